@@ -1,0 +1,128 @@
+"""Coding masks: from a short `MaskSpec` to bits, the same on every machine.
+
+A mask set is a *cell* of B binary patterns, repeated over the frame (`period` pixels; 0 means one cell as large as the frame).
+The cell's bits come from `counter.words`: the word of frame t at cell pixel (y, x) is number (y * w + x) * B + t. Which masks
+folded which 64x64 block of one group is in `coding.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_protocol.counter import words
+from framefold_protocol.errors import InputError
+from framefold_protocol.mask_file import read_mask_file
+
+MaskKind = Literal["balanced", "random", "one-hot", "ones", "file"]
+Bits = npt.NDArray[np.uint8]
+
+MAX_RATIO = 256
+MAX_PERIOD = 4096
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """What a mask set derives from. Raises `InputError` when a value is out of bounds."""
+
+    kind: MaskKind = "balanced"
+    """balanced: exactly k = floor(density * ratio + 1/2), at least 1, ones per pixel; random: independent bits; one-hot:
+    balanced with k = 1; ones: every frame exposed; file: the bits of a file that both sides have."""
+    ratio: int = 20
+    """B, frames per snapshot, 1 to 256."""
+    density: float = 0.25
+    """Fraction of ones, above 0 and at most 1; `one-hot`, `ones` and `file` do not use it."""
+    period: int = 64
+    """Side of the repeated cell in pixels, 1 to 4096; 0: no repetition."""
+    seed: int = 0
+    """0 to 2^64 - 1."""
+    file: str = ""
+    """Kind `file` only: the file's name, without folders; each side looks for it in its own mask folder."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("kind", self.kind, self.kind in get_args(MaskKind), f"one of {', '.join(get_args(MaskKind))}"),
+            ("ratio", self.ratio, 1 <= self.ratio <= MAX_RATIO, f"1 to {MAX_RATIO} frames per snapshot"),
+            ("density", self.density, 0 < self.density <= 1, "above 0 and at most 1"),
+            ("period", self.period, 0 <= self.period <= MAX_PERIOD, f"0 (no repetition) to {MAX_PERIOD} pixels"),
+            ("seed", self.seed, 0 <= self.seed < 2**64, "0 to 2^64 - 1"),
+            ("file", self.file, (self.kind == "file") == bool(self.file), "a file name for kind 'file', empty otherwise"),
+            ("file", self.file, self.file == Path(self.file).name, "a file name without folders"),
+        )
+        for name, value, valid, expected in checks:
+            if not valid:
+                raise InputError(f"mask {name} is {value!r}, expected {expected}", hint="Correct the mask settings")
+
+    @property
+    def ones_per_pixel(self) -> int:
+        """k of the balanced kinds: floor(density * ratio + 1/2), at least 1."""
+        return 1 if self.kind == "one-hot" else max(1, int(np.floor(self.density * self.ratio + 0.5)))
+
+    def with_ratio(self, ratio: int) -> MaskSpec:
+        """The same family for another number of frames per snapshot."""
+        return replace(self, ratio=ratio)
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """The bits of one `MaskSpec` for frames of one shape."""
+
+    spec: MaskSpec
+    shape: tuple[int, int]
+    """(H, W) of the frames in pixels, any size."""
+    cell: Bits = field(repr=False)
+    """(B, h, w) of {0, 1}, repeated over the frame from its top left corner."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of `framefold-masks-1`, then B, h, w as little-endian u32, then the cell's bits, first pixel lowest."""
+        header = b"framefold-masks-1" + struct.pack("<III", *self.cell.shape)
+        return hashlib.sha256(header + np.packbits(self.cell, bitorder="little").tobytes()).hexdigest()
+
+    def window(self, rows: slice = slice(None), columns: slice = slice(None)) -> Bits:
+        """The masks of a part of the frame: (B, rows, columns) of {0, 1}, uint8."""
+        y = np.arange(self.shape[0])[rows] % self.cell.shape[1]
+        x = np.arange(self.shape[1])[columns] % self.cell.shape[2]
+        return self.cell[:, y[:, None], x]
+
+    def packed(self) -> npt.NDArray[np.uint64]:
+        """The masks as (B, H, ceil(W / 64)) uint64: bit i of word j is pixel 64 j + i; bits past the width are 0."""
+        band = replace(self, shape=(self.cell.shape[1], self.shape[1])).window()  # one cell high, as wide as the frame
+        padding = -self.shape[1] % 64
+        bits = np.ascontiguousarray(np.packbits(np.pad(band, ((0, 0), (0, 0), (0, padding))), axis=2, bitorder="little"))
+        rows = np.arange(self.shape[0]) % self.cell.shape[1]
+        return np.ascontiguousarray(bits.view("<u8").astype(np.uint64)[:, rows])
+
+
+def derive_masks(spec: MaskSpec, shape: tuple[int, int], folder: Path | None = None) -> Masks:
+    """The masks of `spec` for (H, W) frames.
+
+    `folder` is where kind `file` looks for `spec.file`. Raises `InputError` when that file is missing or does not fit.
+    """
+    if spec.kind == "file":
+        return Masks(spec, shape, read_mask_file((folder or Path()) / spec.file, spec.ratio, shape))
+    h, w = (spec.period, spec.period) if spec.period else shape
+    if spec.kind == "ones":
+        return Masks(spec, shape, np.ones((spec.ratio, 1, 1), np.uint8))
+    keys = words(spec.seed, h * w * spec.ratio).reshape(h, w, spec.ratio)
+    bits = _random_bits(keys, spec.density) if spec.kind == "random" else _balanced_bits(keys, spec.ones_per_pixel)
+    return Masks(spec, shape, np.ascontiguousarray(bits.transpose(2, 0, 1)))
+
+
+def _random_bits(keys: npt.NDArray[np.uint64], density: float) -> Bits:
+    """One where the key's upper 53 bits lie below floor(density * 2^53)."""
+    return (keys >> np.uint64(11) < np.uint64(int(density * 2**53))).astype(np.uint8)
+
+
+def _balanced_bits(keys: npt.NDArray[np.uint64], ones: int) -> Bits:
+    """One in the `ones` frames with the smallest keys of each pixel; equal keys go by frame number."""
+    chosen = np.argsort(keys, axis=2, kind="stable")[:, :, :ones]
+    bits = np.zeros(keys.shape, np.uint8)
+    np.put_along_axis(bits, chosen, 1, axis=2)
+    return bits
