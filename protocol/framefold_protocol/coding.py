@@ -69,4 +69,5 @@ class Coding:
 
     def exposure(self, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.uint16]:
         """Ones per pixel, `sum_t C_t`: (rows, columns) uint16."""
-        return np.sum(self.window(rows, columns), axis=0, dtype=np.uint16)
+        ones: npt.NDArray[np.uint16] = self.window(rows, columns).sum(axis=0, dtype=np.uint16)
+        return ones

@@ -46,11 +46,15 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something malformed or out of turn. `code` is the name sent back in the error message."""
+    """The peer sent something malformed or out of turn.
 
-    def __init__(self, message: str, *, code: str = "malformed", hint: str = "") -> None:
+    `code` is the name told to the peer; `retry` says whether a fresh hello may help.
+    """
+
+    def __init__(self, message: str, *, code: str = "malformed", hint: str = "", retry: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.retry = retry
 
 
 class StoreError(FramefoldError):

@@ -1,0 +1,105 @@
+"""`framefold-encoder`: the command line. Progress and errors go to stderr, the result to stdout, last line one JSON document.
+
+Exit status: 0 when every frame is stored at the decoder, 1 when not, 2 when source, settings or decoder refuse, 130 after an
+interrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from framefold_encoder.daemon import Encoder, Summary
+from framefold_encoder.settings import EncoderSettings, load_encoder_settings
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import FramefoldError
+
+_OPTIONS = ("to", "ratio", "mask", "density", "period", "seed", "mask_file")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="framefold-encoder: %(message)s", stream=sys.stderr)
+    try:
+        settings = load_encoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
+        return _run(options.source, settings)
+    except FramefoldError as error:
+        print(f"framefold-encoder: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(uri: str, settings: EncoderSettings) -> int:
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    with open_source(uri) as source:
+        encoder = Encoder(source, settings)
+        progress = _Progress(source.info.frame_count)
+        try:
+            summary = encoder.run(stop, progress)
+        finally:
+            progress.close()
+    _print_summary(summary, settings)
+    if stop.is_set():
+        return 130
+    return 0 if summary.complete else 1
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """The first interrupt ends the stream cleanly, the second one ends the process."""
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+class _Progress:
+    """One line on a terminal, rewritten after every group; silent elsewhere."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, summary: Summary) -> None:
+        if self._shown:
+            of = f" of {self._total}" if self._total else ""
+            text = f"{summary.frames}{of} frames, {summary.snapshots} snapshots, wire ratio {summary.wire_ratio:.1f}"
+            print(f"\r\033[Kframefold-encoder: {text}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._shown:
+            print(file=sys.stderr)
+
+
+def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
+    print(f"stream      {summary.stream_id}")
+    print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio}, {summary.gaps} lost")
+    print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
+    print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
+    print(f"stored      {'every frame' if summary.complete else 'NOT every frame: the decoder had not confirmed all of them'}")
+    print(json.dumps(asdict(summary)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="framefold-encoder", description="Folds a detector's frames and streams the snapshots."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="stream one source to a decoder")
+    run.add_argument("source", metavar="SOURCE", help="sim:, sim:?frames=1000&dose=20, file:PATH, file:PATH.h5#/dataset")
+    run.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_ENCODER_KEY")
+    for name in _OPTIONS:
+        described = EncoderSettings.model_fields[name]
+        run.add_argument(f"--{name.replace('_', '-')}", help=f"{described.description} (default {described.default})")
+    return parser

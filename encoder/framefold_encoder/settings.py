@@ -1,0 +1,43 @@
+"""Settings of the encoder daemon. Keys of the TOML file; each also as `FRAMEFOLD_ENCODER_KEY` in the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from framefold_protocol.endpoint import check_endpoint
+from framefold_protocol.masks import MAX_PERIOD, MAX_RATIO, MaskKind, MaskSpec
+from framefold_protocol.settings import load_settings
+
+
+class EncoderSettings(BaseModel):
+    """What the daemon needs to know besides its source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    to: str = Field("tcp://127.0.0.1:5571", description="Address of the decoder's link, tcp://HOST:PORT")
+    ratio: int = Field(20, ge=1, le=MAX_RATIO, description="B, frames per snapshot")
+    mask: MaskKind = Field("balanced", description="Mask kind")
+    density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
+    period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
+    mask_file: Path | None = Field(None, description="Masks of kind 'file': a .npy (B, h, w) or .mat file")
+    memory_mb: int = Field(512, ge=1, description="Bound on the messages kept until the decoder has stored them, in MB")
+    silence_s: float = Field(5.0, gt=0, description="Ask the decoder again after this many seconds without an answer")
+    linger_s: float = Field(10.0, ge=0, description="After an interrupt, wait at most this long for the decoder, in seconds")
+
+    @property
+    def mask_spec(self) -> MaskSpec:
+        """The stream's mask family. Raises `InputError` when the keys contradict each other."""
+        file = self.mask_file.name if self.mask_file else ""
+        return MaskSpec(self.mask, self.ratio, self.density, self.period, self.seed, file)
+
+
+def load_encoder_settings(config: Path | None, overrides: Mapping[str, Any]) -> EncoderSettings:
+    """Defaults, TOML file, environment, command line. Raises `SettingsError`."""
+    settings = load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", config, overrides)
+    check_endpoint(settings.to, "to")
+    return settings

@@ -1,0 +1,185 @@
+"""The encoder's end of the link: a thread around a DEALER socket, an `EncoderSession` and a journal.
+
+Messages are handed over through an inproc socket pair, which is the bounded queue between the fold and the link: `put` waits
+when the journal is full. What the decoder has not stored yet stays in the journal and is sent again after a reconnect.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import zmq
+
+from framefold_protocol.errors import FramefoldError, RemoteProtocolError
+from framefold_protocol.journal import Journal
+from framefold_protocol.messages import StreamMetadata
+from framefold_protocol.session import Acknowledged, EncoderSession, Finished, Refused, Welcomed
+from framefold_protocol.transitions import State
+from framefold_protocol.wire import Parts
+
+_log = logging.getLogger(__name__)
+_TICK_MS = 100
+_HELLO_PAUSE_S = 0.5
+
+
+@dataclass
+class UplinkCounters:
+    """What crossed the link so far."""
+
+    bytes_wire: int = 0
+    """Bytes sent, repeats and ZMTP frame headers included; TCP/IP headers are not."""
+    acknowledged: int = 0
+    """Positions the decoder has stored."""
+
+
+class Uplink:
+    """Sends one stream. A context manager: leaving it closes the sockets, whatever is not stored yet is dropped."""
+
+    def __init__(self, stream: StreamMetadata, endpoint: str, journal: Journal, silence_s: float) -> None:
+        self.counters = UplinkCounters()
+        self._session = EncoderSession(stream)
+        self._endpoint = endpoint
+        self._journal = journal
+        self._silence_s = silence_s
+        self._end_handed_over = False
+        self._frames_at_end: int | None = None
+        self._last_heard = self._last_hello = time.monotonic()
+        self._away = False
+        self._failure: FramefoldError | None = None
+        self._finished = threading.Event()
+        self._closing = threading.Event()
+        self._context = zmq.Context()
+        self._inbox = self._bounded_pair(zmq.PULL, "bind")
+        self._outbox = self._bounded_pair(zmq.PUSH, "connect")
+        self._dealer = self._context.socket(zmq.DEALER)
+        self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
+        self._dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
+
+    def __enter__(self) -> Uplink:
+        self._dealer.connect(self._endpoint)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def put(self, parts: Parts, timeout_s: float) -> bool:
+        """Hand over the message of the next position; False when the journal stayed full. Raises what ended the link."""
+        self._check()
+        if not self._outbox.poll(int(timeout_s * 1000), zmq.POLLOUT):
+            self._check()
+            return False
+        self._outbox.send_multipart(parts, copy=False)
+        return True
+
+    def finish(self, frames: int, timeout_s: float) -> bool:
+        """End the stream, which has this many frames; True once the decoder has stored all of it, False after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        if not self._end_handed_over:
+            self._end_handed_over = self.put([str(frames).encode()], timeout_s)
+        while not self._finished.wait(_TICK_MS / 1000):
+            self._check()
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def _bounded_pair(self, kind: int, how: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.set_hwm(1)
+        getattr(socket, how)("inproc://uplink")
+        return socket
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self._say_hello()
+            while not self._closing.is_set() and not self._finished.is_set():
+                self._turn()
+        except FramefoldError as error:
+            self._failure = error
+        except Exception as error:  # the fold must hear of it instead of waiting forever
+            _log.exception("the uplink failed")
+            self._failure = FramefoldError(f"the uplink to {self._endpoint} failed: {error!r}", hint="Please report this")
+
+    def _turn(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if self._has_to_send() else 0))
+        if not self._journal.full and self._frames_at_end is None:
+            poller.register(self._inbox, zmq.POLLIN)
+        ready = dict(poller.poll(_TICK_MS))
+        if self._inbox in ready:
+            self._take(self._inbox.recv_multipart())
+        if ready.get(self._dealer, 0) & zmq.POLLIN:
+            self._hear(self._dealer.recv_multipart())
+        if ready.get(self._dealer, 0) & zmq.POLLOUT:
+            self._send_next()
+        if self._waits_for_decoder() and time.monotonic() - max(self._last_heard, self._last_hello) > self._silence_s:
+            self._say_hello()
+
+    def _take(self, parts: Parts) -> None:
+        if len(parts) == 1:
+            self._frames_at_end = int(parts[0])
+        else:
+            self._journal.append(parts)
+
+    def _has_to_send(self) -> bool:
+        unsent = self._session.next_position < self._journal.end
+        return self._session.may_send if unsent else self._end_is_due()
+
+    def _end_is_due(self) -> bool:
+        return self._frames_at_end is not None and self._session.state is State.STREAMING
+
+    def _send_next(self) -> None:
+        position = self._session.next_position
+        if position < self._journal.end:
+            self._send(self._journal.read(position))
+            self._session.sent(position)
+        elif self._frames_at_end is not None:
+            self._send(self._session.end(self._frames_at_end))
+
+    def _waits_for_decoder(self) -> bool:
+        streaming = self._session.state is State.STREAMING
+        return not streaming or self._session.acknowledged < self._session.next_position
+
+    def _say_hello(self) -> None:
+        if not self._away and self._last_hello > self._last_heard:
+            self._away = True
+            _log.warning("the decoder at %s does not answer; trying until it does", self._endpoint)
+        self._last_hello = time.monotonic()
+        hello = self._session.hello()
+        if self._dealer.poll(0, zmq.POLLOUT):
+            self._send(hello)
+
+    def _hear(self, parts: Parts) -> None:
+        self._last_heard = time.monotonic()
+        match self._session.receive(parts):
+            case Welcomed(position):
+                _log.info("%s at position %d", "the decoder is back, going on" if self._away else "welcomed", position)
+                self._away = False
+            case Acknowledged(position):
+                self._journal.release(position)
+                self.counters.acknowledged = position
+            case Finished():
+                self.counters.acknowledged = self._session.acknowledged
+                self._finished.set()
+            case Refused(error) if error.retry:
+                _log.warning("the decoder at %s: %s; saying hello again", self._endpoint, error.message)
+                self._say_hello()
+            case Refused(error):
+                raise RemoteProtocolError(
+                    f"the decoder at {self._endpoint} refused the stream: {error.message}", code=error.code
+                )
+
+    def _send(self, parts: Parts) -> None:
+        self._dealer.send_multipart(parts, copy=False)
+        self.counters.bytes_wire += sum(len(part) + (2 if len(part) < 256 else 9) for part in parts)  # ZMTP 3.1 frame headers

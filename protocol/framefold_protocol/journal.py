@@ -1,0 +1,84 @@
+"""Where a side keeps the messages it answers for: appended in order of position, forgotten when the other side stored them.
+
+`MemoryJournal` lives as long as its process. A journal on disk takes its place behind the same `Journal` interface.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from framefold_protocol.errors import LocalProtocolError
+from framefold_protocol.wire import Parts
+
+
+class Journal(Protocol):
+    """Consecutive positions `start` to `end`, each with the parts of its message."""
+
+    @property
+    def start(self) -> int:
+        """The first position that is kept."""
+
+    @property
+    def end(self) -> int:
+        """The position the next append gets."""
+
+    @property
+    def full(self) -> bool:
+        """Whether its bound is reached: append no more until something was released."""
+
+    def append(self, parts: Parts) -> int:
+        """Keep one message; returns its position."""
+
+    def read(self, position: int) -> Parts:
+        """The message of a kept position. Raises `LocalProtocolError` outside start to end."""
+
+    def release(self, position: int) -> None:
+        """Forget everything before this position."""
+
+
+class MemoryJournal:
+    """A journal in memory, bounded in bytes; one message always fits."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._messages: deque[Parts] = deque()
+        self._bytes = 0
+        self._start = 0
+
+    @property
+    def start(self) -> int:
+        """The first position that is kept."""
+        return self._start
+
+    @property
+    def end(self) -> int:
+        """The position the next append gets."""
+        return self._start + len(self._messages)
+
+    @property
+    def full(self) -> bool:
+        """Whether the kept messages have reached the limit."""
+        return self._bytes >= self._limit_bytes
+
+    def append(self, parts: Parts) -> int:
+        """Keep one message; returns its position."""
+        self._messages.append(parts)
+        self._bytes += _size(parts)
+        return self.end - 1
+
+    def read(self, position: int) -> Parts:
+        """The message of a kept position."""
+        if not self._start <= position < self.end:
+            raise LocalProtocolError(f"journal holds positions {self._start} to {self.end - 1}, not {position}")
+        return self._messages[position - self._start]
+
+    def release(self, position: int) -> None:
+        """Forget everything before this position."""
+        while self._start < min(position, self._start + len(self._messages)):
+            self._bytes -= _size(self._messages.popleft())
+            self._start += 1
+
+
+def _size(parts: Parts) -> int:
+    return sum(map(len, parts))

@@ -1,0 +1,141 @@
+"""The messages of the link as frozen nouns; their bytes are in `wire.py`, their order in `session.py`.
+
+A stream's *positions* count its data messages from 0. `Snapshot`, `RawFrames` and `Gap` each take one position; together they
+cover every frame of the stream exactly once, in order. Fields added later have defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from framefold_protocol.masks import MaskSpec
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StreamMetadata:
+    """What the encoder says of a stream when it opens it; constant for the stream's life."""
+
+    stream_id: str
+    """32 lower-case hex digits, made by the encoder, never used again."""
+    name: str
+    """For people: where the frames come from."""
+    shape: tuple[int, int]
+    """(H, W) of the frames in pixels."""
+    dtype: str
+    """Of the frames: uint8, uint16 or uint32, in detector counts."""
+    families: tuple[MaskSpec, ...]
+    """The mask families a group may be folded with; family 0 where there is no block map."""
+    mask_digests: tuple[str, ...]
+    """`Masks.digest` of each family: both ends must have made the same bits."""
+    created_unix_ns: int
+    """When the encoder opened the stream, nanoseconds since 1970, encoder's clock."""
+    frame_count: int | None = None
+    """Frames the source will deliver; None for a live source."""
+    frame_time_s: float | None = None
+    """Seconds per frame; None when unknown."""
+    pixel_size_nm: float | None = None
+    """Nanometres at the specimen per pixel; None when unknown."""
+    counts_per_electron: float | None = None
+    """Detector gain; None when unknown (the decoder then assumes 1)."""
+
+    @property
+    def ratio(self) -> int:
+        """B, frames per snapshot."""
+        return self.families[0].ratio
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Encoder: I have this stream. Sent first, and again after every silence; it changes nothing when the stream is known."""
+
+    stream: StreamMetadata
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Decoder: send from this position on."""
+
+    position: int
+    """The first position that has not arrived yet."""
+    credit: int
+    """How many positions may be under way beyond the acknowledged one."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One folded group: `sum_t C_t * X_t`."""
+
+    position: int
+    first_frame: int
+    frames: int
+    """B of this group."""
+    timestamp_ns: int
+    """When its first frame reached the encoder, nanoseconds since 1970, encoder's clock."""
+    dtype: str
+    """Of the exact sums: uint16, uint32 or uint64, the smallest that no sum can overflow."""
+    codec: str
+    payload: bytes = field(repr=False)
+    block_map: bytes | None = field(default=None, repr=False)
+    """Family of each 64x64 block, a byte each, row by row; None: family 0 everywhere."""
+
+
+@dataclass(frozen=True)
+class RawFrames:
+    """Frames sent as they are: the last, incomplete group of a stream."""
+
+    position: int
+    first_frame: int
+    frames: int
+    timestamp_ns: int
+    dtype: str
+    codec: str
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Frames that were lost before they could be sent, on record."""
+
+    position: int
+    first_frame: int
+    frames: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Decoder: everything before this position is stored."""
+
+    position: int
+    credit: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Encoder: the stream has this many positions and frames, no more will come."""
+
+    position: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """Decoder: the whole stream is stored and closed."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Error:
+    """Either side: why it gives this session up."""
+
+    code: str
+    message: str
+    retry: bool = False
+    """True when a fresh hello may help (the decoder forgot the session); False when a person must act."""
+
+
+Data = Snapshot | RawFrames | Gap
+Message = Hello | Welcome | Snapshot | RawFrames | Gap | Ack | End | Done | Error

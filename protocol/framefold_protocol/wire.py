@@ -1,0 +1,126 @@
+"""Messages <-> bytes. A message is a ZeroMQ multipart of three parts:
+
+    header    msgpack map: `v` (protocol version), `type`, and the message's fields
+    payload   the coded pixels of `snapshot` and `raw-frames`; empty otherwise
+    checksum  CRC-32 (IEEE 802.3) of header then payload, u32 little-endian
+
+Decoding accepts or raises `RemoteProtocolError`, nothing else; unknown fields are ignored, so that a newer peer can add some.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import types
+import typing
+import zlib
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+
+import msgpack
+
+from framefold_protocol import messages
+from framefold_protocol.errors import InputError, RemoteProtocolError
+from framefold_protocol.messages import PROTOCOL_VERSION, Message
+
+Parts = list[bytes]
+
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+_log = logging.getLogger(__name__)
+
+_TYPES: dict[str, type[Message]] = {
+    "hello": messages.Hello,
+    "welcome": messages.Welcome,
+    "snapshot": messages.Snapshot,
+    "raw-frames": messages.RawFrames,
+    "gap": messages.Gap,
+    "ack": messages.Ack,
+    "end": messages.End,
+    "done": messages.Done,
+    "error": messages.Error,
+}
+_NAMES = {cls: name for name, cls in _TYPES.items()}
+
+
+def encode(message: Message) -> Parts:
+    """The three parts of a message."""
+    header = {"v": PROTOCOL_VERSION, "type": _NAMES[type(message)], **asdict(message)}
+    payload = header.pop("payload", b"")
+    packed = msgpack.packb(header)
+    return [packed, payload, struct.pack("<I", _checksum(packed, payload))]
+
+
+def decode(parts: Sequence[bytes]) -> Message:
+    """The message in three parts. Raises `RemoteProtocolError` for anything else."""
+    if len(parts) != 3 or len(parts[2]) != 4 or len(parts[0]) > MAX_HEADER_BYTES:
+        sizes = [len(part) for part in parts[:8]]
+        raise RemoteProtocolError(f"message has parts of {sizes} bytes, expected header, payload and a 4-byte checksum")
+    header, payload, checksum = parts
+    if struct.unpack("<I", checksum)[0] != _checksum(header, payload):
+        raise RemoteProtocolError("message checksum does not match its bytes", code="checksum", hint="Send it again")
+    try:
+        named = msgpack.unpackb(header, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"message header is not msgpack: {error}") from error
+    if not isinstance(named, dict):
+        raise RemoteProtocolError(f"message header is a {type(named).__name__}, expected a map")
+    return _build_message(named, payload)
+
+
+def _checksum(header: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(header))
+
+
+def _build_message(header: dict[str, typing.Any], payload: bytes) -> Message:
+    version = header.pop("v", None)
+    if version != PROTOCOL_VERSION:
+        hint = "Update the older side"
+        raise RemoteProtocolError(f"protocol version is {version!r}, expected {PROTOCOL_VERSION}", code="version", hint=hint)
+    name = header.pop("type", None)
+    cls = _TYPES.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise RemoteProtocolError(f"message type {name!r} is unknown, expected one of {', '.join(_TYPES)}")
+    if cls in (messages.Snapshot, messages.RawFrames):
+        header["payload"] = payload
+    elif payload:
+        raise RemoteProtocolError(f"message {name!r} has a payload of {len(payload)} bytes, expected none")
+    return typing.cast(Message, _build(cls, header, name))
+
+
+def _build(cls: type[typing.Any], values: dict[str, typing.Any], where: str) -> object:
+    """A frozen dataclass from a map, every field's type checked."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    if unknown := sorted(set(values) - set(known)):
+        _log.debug("ignoring unknown fields of %s: %s", where, unknown)
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
+    if missing:
+        raise RemoteProtocolError(f"{where} lacks the field {missing[0]!r}")
+    arguments = {n: _convert(values[n], hints[n], f"{where}.{n}") for n in known if n in values}
+    try:
+        return cls(**arguments)
+    except InputError as error:  # a MaskSpec out of bounds
+        raise RemoteProtocolError(f"{where}: {error}", code="metadata") from error
+
+
+def _convert(value: object, hint: typing.Any, where: str) -> object:
+    """The value as the field's type, or RemoteProtocolError. Integers are below 2^63, so that every store can hold them."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(value, arguments[0], where)
+    if origin is typing.Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_convert(item, arguments[0], where) for item in value)
+        if len(value) == len(arguments):
+            return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _build(typing.cast(type, hint), value, where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
+        return value
+    if hint in (str, bytes, bool) and type(value) is hint:
+        return value
+    raise RemoteProtocolError(f"{where} is {value!r:.80}, expected {getattr(hint, '__name__', hint)}")
