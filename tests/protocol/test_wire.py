@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protocol.strategies import messages_of_the_link
 
 from framefold_protocol import payload, wire
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.messages import Ack, Snapshot
+from strategies import messages_of_the_link
 
 
 def sealed(header: dict, body: bytes = b"") -> list[bytes]:
