@@ -14,6 +14,7 @@ from types import TracebackType
 
 import zmq
 
+from framefold_protocol import wire
 from framefold_protocol.errors import FramefoldError, RemoteProtocolError
 from framefold_protocol.journal import Journal
 from framefold_protocol.messages import StreamMetadata
@@ -182,4 +183,4 @@ class Uplink:
 
     def _send(self, parts: Parts) -> None:
         self._dealer.send_multipart(parts, copy=False)
-        self.counters.bytes_wire += sum(len(part) + (2 if len(part) < 256 else 9) for part in parts)  # ZMTP 3.1 frame headers
+        self.counters.bytes_wire += wire.size(parts)

@@ -14,9 +14,9 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-def words(seed: int, count: int) -> npt.NDArray[np.uint64]:
-    """The first `count` outputs of SplitMix64 with this 64-bit seed, as a (count,) uint64 array; arithmetic is modulo 2^64."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA + np.uint64(seed)
+def words(seed: int, count: int, start: int = 0) -> npt.NDArray[np.uint64]:
+    """Outputs `start` to `start + count - 1` of SplitMix64 with this 64-bit seed: (count,) uint64; arithmetic modulo 2^64."""
+    z = np.arange(start + 1, start + count + 1, dtype=np.uint64) * _GAMMA + np.uint64(seed)
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
     z = (z ^ (z >> np.uint64(27))) * _MIX_2
     return z ^ (z >> np.uint64(31))

@@ -25,6 +25,9 @@ Bits = npt.NDArray[np.uint8]
 
 MAX_RATIO = 256
 MAX_PERIOD = 4096
+MAX_CELL_BITS = 2**32
+_BAND_WORDS = 2**22
+"""Generator words made at a time: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,21 @@ def derive_masks(spec: MaskSpec, shape: tuple[int, int], folder: Path | None = N
     h, w = (spec.period, spec.period) if spec.period else shape
     if spec.kind == "ones":
         return Masks(spec, shape, np.ones((spec.ratio, 1, 1), np.uint8))
-    keys = words(spec.seed, h * w * spec.ratio).reshape(h, w, spec.ratio)
-    bits = _random_bits(keys, spec.density) if spec.kind == "random" else _balanced_bits(keys, spec.ones_per_pixel)
-    return Masks(spec, shape, np.ascontiguousarray(bits.transpose(2, 0, 1)))
+    if h * w * spec.ratio > MAX_CELL_BITS:
+        found = f"a mask cell of {h} x {w} pixels and {spec.ratio} frames"
+        raise InputError(f"{found} is too large, expected at most 2^32 bits", hint="Use a mask period, such as 64")
+    cell = np.empty((spec.ratio, h, w), np.uint8)
+    band = max(1, _BAND_WORDS // (w * spec.ratio))
+    for y in range(0, h, band):
+        cell[:, y : y + band] = _rows(spec, y, min(band, h - y), w).transpose(2, 0, 1)
+    return Masks(spec, shape, cell)
+
+
+def _rows(spec: MaskSpec, first: int, count: int, width: int) -> Bits:
+    """(rows, width, B) bits of the cell's rows from `first` on."""
+    row = width * spec.ratio
+    keys = words(spec.seed, count * row, start=first * row).reshape(count, width, spec.ratio)
+    return _random_bits(keys, spec.density) if spec.kind == "random" else _balanced_bits(keys, spec.ones_per_pixel)
 
 
 def _random_bits(keys: npt.NDArray[np.uint64], density: float) -> Bits:

@@ -50,6 +50,11 @@ def encode(message: Message) -> Parts:
     return [packed, payload, struct.pack("<I", _checksum(packed, payload))]
 
 
+def size(parts: Sequence[bytes]) -> int:
+    """Bytes a message takes on the wire: its parts and their ZMTP 3.1 frame headers; TCP/IP headers are not counted."""
+    return sum(len(part) + (2 if len(part) < 256 else 9) for part in parts)
+
+
 def decode(parts: Sequence[bytes]) -> Message:
     """The message in three parts. Raises `RemoteProtocolError` for anything else."""
     if len(parts) != 3 or len(parts[2]) != 4 or len(parts[0]) > MAX_HEADER_BYTES:

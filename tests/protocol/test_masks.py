@@ -77,6 +77,15 @@ def test_the_cell_repeats_over_the_frame():
     assert np.array_equal(bits[:, 32:96, 32:128], np.tile(bits[:, :32, :32], (1, 2, 3)))
 
 
+def test_a_cell_as_large_as_a_large_frame_is_made_in_bands_and_one_beyond_reason_is_refused():
+    spec = MaskSpec(period=0, ratio=4)
+    large = derive_masks(spec, (1500, 1000)).window()  # 6 million words: two bands
+    keys = words(spec.seed, 10 * 1000 * 4, start=1490 * 1000 * 4).reshape(10, 1000, 4)
+    assert np.array_equal(large[:, 1490:].argmax(axis=0), keys.argmin(axis=2))  # one of four: the smallest word
+    with pytest.raises(InputError, match="too large, expected at most"):
+        derive_masks(MaskSpec(period=0, ratio=256), (65535, 65535))
+
+
 def test_seed_kind_and_ratio_change_the_digest():
     spec = MaskSpec()
     variants = [spec, replace(spec, seed=1), replace(spec, kind="random"), spec.with_ratio(10), replace(spec, period=32)]
