@@ -24,7 +24,6 @@ from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
 _TICK_MS = 100
-_HELLO_PAUSE_S = 0.5
 
 
 @dataclass
@@ -48,7 +47,8 @@ class Uplink:
         self._silence_s = silence_s
         self._end_handed_over = False
         self._frames_at_end: int | None = None
-        self._last_heard = self._last_hello = time.monotonic()
+        self._hello_due = True
+        self._last_heard = self._last_asked = time.monotonic()
         self._away = False
         self._failure: FramefoldError | None = None
         self._finished = threading.Event()
@@ -103,7 +103,6 @@ class Uplink:
 
     def _run(self) -> None:
         try:
-            self._say_hello()
             while not self._closing.is_set() and not self._finished.is_set():
                 self._turn()
         except FramefoldError as error:
@@ -114,7 +113,8 @@ class Uplink:
 
     def _turn(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if self._has_to_send() else 0))
+        sending = self._hello_due or self._has_to_send()
+        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if sending else 0))
         if not self._journal.full and self._frames_at_end is None:
             poller.register(self._inbox, zmq.POLLIN)
         ready = dict(poller.poll(_TICK_MS))
@@ -124,8 +124,8 @@ class Uplink:
             self._hear(self._dealer.recv_multipart())
         if ready.get(self._dealer, 0) & zmq.POLLOUT:
             self._send_next()
-        if self._waits_for_decoder() and time.monotonic() - max(self._last_heard, self._last_hello) > self._silence_s:
-            self._say_hello()
+        if self._waits_for_decoder() and time.monotonic() - max(self._last_heard, self._last_asked) > self._silence_s:
+            self._ask_again()
 
     def _take(self, parts: Parts) -> None:
         if len(parts) == 1:
@@ -134,15 +134,16 @@ class Uplink:
             self._journal.append(parts)
 
     def _has_to_send(self) -> bool:
-        unsent = self._session.next_position < self._journal.end
-        return self._session.may_send if unsent else self._end_is_due()
-
-    def _end_is_due(self) -> bool:
+        if self._session.next_position < self._journal.end:
+            return self._session.may_send
         return self._frames_at_end is not None and self._session.state is State.STREAMING
 
     def _send_next(self) -> None:
         position = self._session.next_position
-        if position < self._journal.end:
+        if self._hello_due:
+            self._hello_due = False
+            self._send(self._session.hello())
+        elif position < self._journal.end:
             self._send(self._journal.read(position))
             self._session.sent(position)
         elif self._frames_at_end is not None:
@@ -152,14 +153,12 @@ class Uplink:
         streaming = self._session.state is State.STREAMING
         return not streaming or self._session.acknowledged < self._session.next_position
 
-    def _say_hello(self) -> None:
-        if not self._away and self._last_hello > self._last_heard:
+    def _ask_again(self) -> None:
+        if not self._away:
             self._away = True
             _log.warning("the decoder at %s does not answer; trying until it does", self._endpoint)
-        self._last_hello = time.monotonic()
-        hello = self._session.hello()
-        if self._dealer.poll(0, zmq.POLLOUT):
-            self._send(hello)
+        self._last_asked = time.monotonic()
+        self._hello_due = True
 
     def _hear(self, parts: Parts) -> None:
         self._last_heard = time.monotonic()
@@ -175,11 +174,12 @@ class Uplink:
                 self._finished.set()
             case Refused(error) if error.retry:
                 _log.warning("the decoder at %s: %s; saying hello again", self._endpoint, error.message)
-                self._say_hello()
+                # At once, unless it is refused again and again: then after each silence.
+                self._hello_due = time.monotonic() - self._last_asked > self._silence_s
+                self._last_asked = time.monotonic()
             case Refused(error):
-                raise RemoteProtocolError(
-                    f"the decoder at {self._endpoint} refused the stream: {error.message}", code=error.code
-                )
+                message = f"the decoder at {self._endpoint} refused the stream: {error.message}"
+                raise RemoteProtocolError(message, code=error.code)
 
     def _send(self, parts: Parts) -> None:
         self._dealer.send_multipart(parts, copy=False)

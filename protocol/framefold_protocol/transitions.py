@@ -50,7 +50,7 @@ ENCODER: Table = _table(
             "receive welcome": State.STREAMING,
             "receive ack": State.GREETING,  # of what was sent before this hello
             "receive done": State.DONE,
-            "receive retry": State.IDLE,
+            "receive retry": State.GREETING,  # of data sent before this hello
             "receive error": State.FAILED,
         },
         State.STREAMING: {

@@ -236,6 +236,22 @@ def test_data_without_a_session_may_be_tried_again_after_a_hello():
     assert caught.value.code == "no-session"
 
 
+def test_several_messages_to_a_restarted_decoder_cost_one_hello():
+    encoder, _ = streaming(credit=3)
+    restarted, answers = DecoderSession(), []
+    for position in range(3):
+        encoder.sent(position)
+        with pytest.raises(RemoteProtocolError) as caught:
+            restarted.receive(wire.encode(snapshot(position)))
+        answers.append(restarted.refuse(caught.value))
+        restarted = DecoderSession()
+    assert isinstance(encoder.receive(answers[0]), Refused)
+    restarted.receive(encoder.hello())
+    for late in answers[1:]:
+        assert isinstance(encoder.receive(late), Refused)
+    assert encoder.receive(restarted.welcome(0, 0, 3)) == Welcomed(0)
+
+
 def test_data_after_the_end_is_refused():
     encoder, decoder = streaming()
     decoder.receive(encoder.end(0))

@@ -1,0 +1,85 @@
+"""A recording in a file, as a source: the position within it, and the checks every format shares.
+
+A format brings `Frames`, which fetches frames by number, and never sees the unsigned view the daemon asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .base import SourceInfo
+from .counts import refuse_negative, unsigned
+
+
+class Frames(Protocol):
+    """Random access to the frames of one file."""
+
+    def read(self, start: int, out: npt.NDArray[np.integer[Any]]) -> None:
+        """Fill `out` (n, H, W), C-contiguous, with frames start to start + n.
+
+        `out` has the file's integer type in native byte order. The caller stays within the file's frame count. Raises
+        `InputError` naming file and frame when one cannot be read.
+        """
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class FileSource:
+    """The frames of one file, in order, read once. Implements `Source`."""
+
+    def __init__(
+        self,
+        path: Path,
+        frames: Frames,
+        *,
+        shape: tuple[int, int, int],
+        stored: np.dtype[np.integer[Any]],
+        frame_time_s: float | None = None,
+        pixel_size_nm: float | None = None,
+    ) -> None:
+        """`shape` is (T, H, W), `stored` the file's integer type in native byte order."""
+        count, height, width = shape
+        self._info = SourceInfo(path.name, (height, width), unsigned(stored), count, frame_time_s, pixel_size_nm)
+        self._path = path
+        self._frames: Frames | None = frames
+        self._stored = stored
+        self._left = range(count)
+
+    @property
+    def info(self) -> SourceInfo:
+        """The file's description."""
+        return self._info
+
+    def read_into(self, out: npt.NDArray[np.unsignedinteger[Any]]) -> int:
+        """Write the next frames into `out` (n, H, W), see `Source.read_into`."""
+        if self._frames is None:
+            raise ValueError(f"{self._path}: read after close")
+        if out.shape[1:] != self._info.shape or out.dtype != self._info.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.dtype} {out.shape}, expected C-contiguous {self._info.dtype} (n, *{self._info.shape})"
+            )
+        due = self._left[: len(out)]
+        if due:
+            target = out[: len(due)].view(self._stored)
+            self._frames.read(due.start, target)
+            if self._stored.kind == "i":
+                refuse_negative(self._path, target, due.start)
+            self._left = self._left[len(due) :]
+        return len(due)
+
+    def close(self) -> None:
+        """Release the file; calling it again does nothing."""
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

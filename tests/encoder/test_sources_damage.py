@@ -1,0 +1,105 @@
+"""Any damage to any file is an `InputError` of one line, or harmless. A file cut short is never read as if it were whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import InputError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_sources_contract import FORMATS, Frames, read_all
+
+KINDS = [
+    "npy",
+    "npy-fortran",
+    "mrc",
+    "tiff",
+    "tiff-deflate",
+    "tiff-tiles",
+    "bigtiff",
+    "ome-tiff",
+    "imagej-one-page",
+    "hdf5-chunked",
+    "zarr3",
+]
+
+
+def attempt(path: Path) -> Frames | None:
+    """The frames of the file, None when it is refused."""
+    try:
+        with open_source(f"file:{path}") as source:
+            if np.prod(source.info.shape) > 10**7:
+                return None  # a damaged header may state frames that would not fit in memory
+            return read_all(source)
+    except InputError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+@pytest.fixture(params=KINDS)
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Frames]:
+    write, frames = FORMATS[request.param]
+    path = tmp_path / "run"
+    write(path, frames)
+    return path, frames
+
+
+def files_of(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quick
+@given(data=st.data())
+def test_cut_short(stack: tuple[Path, Frames], data: st.DataObject) -> None:
+    path, frames = stack
+    file = data.draw(st.sampled_from(files_of(path)))
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        found = attempt(path)
+    finally:
+        file.write_bytes(whole)
+    if found is not None:
+        np.testing.assert_array_equal(found, frames)
+
+
+@quick
+@given(data=st.data())
+def test_bytes_changed(stack: tuple[Path, Frames], data: st.DataObject) -> None:
+    path, _ = stack
+    file = data.draw(st.sampled_from(files_of(path)))
+    whole = file.read_bytes()
+    changed = bytearray(whole)
+    ends = st.integers(0, min(600, len(whole) - 1))  # headers are at the ends
+    for at, value in data.draw(
+        st.lists(st.tuples(ends | ends.map(lambda n: len(whole) - 1 - n), st.integers(0, 255)), min_size=1, max_size=4)
+    ):
+        changed[at] = value
+    try:
+        file.write_bytes(changed)
+        attempt(path)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_the_undamaged_files_are_read(stack: tuple[Path, Frames]) -> None:
+    path, frames = stack
+    found = attempt(path)
+    assert found is not None
+    np.testing.assert_array_equal(found, frames)
+
+
+def test_a_store_without_its_metadata_is_a_folder(tmp_path: Path) -> None:
+    write, frames = FORMATS["zarr3"]
+    write(tmp_path / "run.zarr", frames)
+    (tmp_path / "run.zarr" / "zarr.json").unlink()
+    with pytest.raises(InputError, match=r"run\.zarr: is a folder, and not a Zarr store"):
+        open_source(f"file:{tmp_path}/run.zarr")
+    shutil.rmtree(tmp_path / "run.zarr")
