@@ -1,0 +1,1 @@
+"""The decoder: stores snapshots safely, reconstructs their frames and serves both over REST."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import tifffile
 import zarr
+
 from framefold_encoder.sources import Source, SourceInfo, open_source
 from framefold_simulator.movie import Movie, MovieSpec
 
@@ -116,7 +117,7 @@ class SourceContract:
             with pytest.raises(Exception, match="expected C-contiguous"):
                 source.read_into(np.empty((1, height, width + 1), source.info.dtype))
             with pytest.raises(Exception, match="expected C-contiguous"):
-                source.read_into(np.empty((1, height, width), np.float32))  # type: ignore[arg-type]
+                source.read_into(np.empty((1, height, width), np.float32))
 
 
 def write_npy(path: Path, frames: Frames) -> None:
@@ -239,13 +240,12 @@ class TestFiles(SourceContract):
 
 
 class TestSingleFrames(SourceContract):
-    WRITERS = {"npy": write_npy, "mrc": write_mrc, "tiff": tiff(compression="zlib"), "zarr": zarray()}
-
-    @pytest.fixture(params=[*WRITERS, "hdf5"])
+    @pytest.fixture(params=["npy", "mrc", "tiff-deflate", "tiff", "zarr3", "hdf5"])
     def opened(self, request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Callable[[], Source], Frames]:
         frames = recording(count=1)
         path = tmp_path / "frame"
         inside = ""
+        writers = {"npy": write_npy, "tiff-deflate": tiff(compression="zlib"), "tiff": tiff(), "zarr3": write_zarr}
         if request.param == "hdf5":
             write_hdf5(path, frames[0])
             inside = "#/entry/data/data"
@@ -253,7 +253,7 @@ class TestSingleFrames(SourceContract):
             with mrcfile.new(path) as mrc:
                 mrc.set_data(frames[0])
         else:
-            self.WRITERS[request.param](path, frames[0])
+            writers[request.param](path, frames[0])
         return lambda: open_source(f"file:{path}{inside}"), frames
 
 

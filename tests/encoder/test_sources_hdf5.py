@@ -9,10 +9,11 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from framefold_encoder.sources import open_source
-from framefold_protocol.errors import InputError
 from test_sources_contract import read_all, recording, write_hdf5
 from test_sources_open import refusal
+
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import InputError
 
 
 @pytest.fixture
@@ -57,9 +58,8 @@ def test_which_dataset_is_asked_when_it_is_not_clear(path: Path) -> None:
 def test_a_file_without_any_stack(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["image"] = recording(count=1)[0]
-    assert refusal(f"file:{path}") == (
-        f"{path}: no three-dimensional dataset of unsigned integers, expected one. Name the dataset after '#': file:PATH#/entry/data"
-    )
+    cure = "Name the dataset after '#': file:PATH#/entry/data"
+    assert refusal(f"file:{path}") == f"{path}: no three-dimensional dataset of unsigned integers, expected one. {cure}"
 
 
 def test_a_long_listing_is_cut(path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_damaged_chunk_names_its_frame(path: Path) -> None:
         out = np.empty((1, 37, 53), np.uint16)
         for _ in range(4):
             assert source.read_into(out) == 1
-        with pytest.raises(InputError, match="run.h5#/entry/data/data: frame 4 cannot be read: "):
+        with pytest.raises(InputError, match=r"run\.h5#/entry/data/data: frame 4 cannot be read: "):
             source.read_into(out)
 
 

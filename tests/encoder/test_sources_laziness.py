@@ -11,9 +11,10 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from test_sources_contract import hdf5, tiff, write_npy, zarray
+
 from framefold_encoder.sources import open_source
 from framefold_encoder.sources.chunked import SLAB_BYTES, ChunkedFrames
-from test_sources_contract import hdf5, tiff, write_npy, zarray
 
 GIGANTIC = 5000, 2048, 2048  # 42 GB
 FRAME_BYTES = 2048 * 2048 * 2
@@ -73,7 +74,7 @@ def test_the_last_frame_of_a_gigantic_imagej_stack(tmp_path: Path) -> None:
     with open_source(f"file:{path}") as source:
         assert source.info.frame_time_s == 0.005
         assert source.info.pixel_size_nm == pytest.approx(0.02)
-        source._frames.read(GIGANTIC[0] - 1, out)  # type: ignore[attr-defined]  # the frames before it would take a minute
+        source._frames.read(GIGANTIC[0] - 1, out)  # the frames before it would take a minute
     assert (out == 0x0707).all()
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from framefold_encoder.sources import open_source
-from framefold_protocol.errors import InputError
 from test_sources_contract import read_all, recording, write_mrc
 from test_sources_open import refusal
+
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_negative_values(tmp_path: Path, dtype: type) -> None:
     frames = recording(dtype, count=5)
     frames[3, 0, 0] = -2
     write_mrc(path, frames)
-    with open_source(f"file:{path}") as source, pytest.raises(InputError, match="run.mrc: frame 3 has the negative value -2"):
+    with open_source(f"file:{path}") as source, pytest.raises(InputError, match=r"run\.mrc: frame 3 has the negative value -2"):
         read_all(source)
 
 

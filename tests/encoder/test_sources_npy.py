@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from framefold_encoder.sources import open_source
-from framefold_protocol.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from test_sources_contract import read_all, recording, write_npy
 from test_sources_open import refusal
+
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ from test_sources_open import refusal
 )
 def test_types_that_are_no_counts(tmp_path: Path, dtype: object, cure: str) -> None:
     path = tmp_path / "run.npy"
-    np.save(path, np.zeros((3, 8, 9), dtype))  # type: ignore[call-overload]
+    np.save(path, np.zeros((3, 8, 9), dtype))
     message = refusal(f"file:{path}")
     assert message.startswith(f"{path}: values are ")
     assert cure in message
@@ -58,12 +59,12 @@ def test_shapes_that_are_no_stack(tmp_path: Path, shape: tuple[int, ...], expect
 def test_a_negative_value_is_named_with_its_frame(tmp_path: Path, order: str) -> None:
     frames = recording(np.int16, count=10)
     frames[6, 3, 4] = -5
-    write_npy(tmp_path / "run.npy", np.asarray(frames, order=order))  # type: ignore[call-overload]
+    write_npy(tmp_path / "run.npy", np.asarray(frames, order=order))
     with open_source(f"file:{tmp_path}/run.npy") as source:
         out = np.empty((4, *source.info.shape), source.info.dtype)
         assert source.read_into(out) == 4
         np.testing.assert_array_equal(out, frames[:4])
-        with pytest.raises(InputError, match="run.npy: frame 6 has the negative value -5, expected counts >= 0"):
+        with pytest.raises(InputError, match=r"run\.npy: frame 6 has the negative value -5, expected counts >= 0"):
             source.read_into(out)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from framefold_encoder.sources import SourceInfo, open_source
-from framefold_encoder.sources.simulated import PIXEL_SIZE_NM, SimulatedSource
-from framefold_simulator.movie import Movie, MovieSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_sources_open import refusal
+
+from framefold_encoder.sources import SourceInfo, open_source
+from framefold_encoder.sources.simulated import PIXEL_SIZE_NM, SimulatedSource
+from framefold_simulator.movie import Movie, MovieSpec
 
 SPEC = MovieSpec(shape=(16, 24), dose=5.0, seed=3, loop=4)
 
@@ -82,11 +81,6 @@ def test_wrong_parameters(rest: str, expected: str) -> None:
     assert expected in refusal(f"sim:{rest}")
 
 
-@pytest.fixture(scope="module")
-def clock() -> Iterator[Clock]:
-    yield Clock()
-
-
 def paced(clock: Clock, frames: int | None = 20, rate_hz: float = 100.0) -> SimulatedSource:
     return SimulatedSource(SPEC, frames=frames, rate_hz=rate_hz, sleep=clock.sleep, clock=clock)
 
@@ -121,7 +115,7 @@ def test_as_fast_as_possible_never_looks_at_the_clock() -> None:
     def forbidden(*_: float) -> float:
         raise AssertionError("time was asked for")
 
-    with SimulatedSource(SPEC, frames=5, rate_hz=0, sleep=forbidden, clock=forbidden) as source:  # type: ignore[arg-type]
+    with SimulatedSource(SPEC, frames=5, rate_hz=0, sleep=forbidden, clock=forbidden) as source:
         assert source.read_into(np.empty((9, 16, 24), source.info.dtype)) == 5
 
 

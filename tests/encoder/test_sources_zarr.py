@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from framefold_encoder.sources import open_source
-from framefold_protocol.errors import InputError
 from test_sources_contract import read_all, recording, write_zarr
 from test_sources_open import refusal
+
+from framefold_encoder.sources import open_source
+from framefold_protocol.errors import InputError
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""The app: routers, error shape and context put together. Serve it with uvicorn; it owns no sockets and no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from framefold_decoder.api import frames, service, streams
+from framefold_decoder.api.context import Context
+from framefold_decoder.api.errors import add_error_handlers, error_responses
+from framefold_decoder.library import Library
+
+API_VERSION = "1.0.0"
+"""Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
+
+PREFIX = "/api/v1"
+MAX_BYTES = 256 * 2**20
+
+
+def create_app(
+    library: Library,
+    models: Callable[[], Iterable[Mapping[str, Any]]] = list,
+    problems: Callable[[], Iterable[str]] = list,
+    max_bytes: int = MAX_BYTES,
+) -> FastAPI:
+    """The REST service of a library.
+
+    `models` tells the models as rows with the fields of `schemas.ModelInfo`; `problems`, what else than the library keeps the
+    service from its work (`/readyz`); `max_bytes` bounds the frames in one answer. The caller closes the library.
+    """
+    app = FastAPI(
+        title="framefold decoder",
+        version=API_VERSION,
+        description="Streams of coded snapshots, the frames reconstructed from them, and how far these can be trusted.",
+        generate_unique_id_function=lambda route: route.name,
+        responses=error_responses(s500="The service failed."),
+    )
+    app.state.context = Context(library, models, problems, max_bytes)
+    for router in (streams.router, frames.router, service.models_router):
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(service.health_router)
+    add_error_handlers(app)
+    return app

@@ -1,0 +1,34 @@
+"""Routes about the service itself: models, health, readiness."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Response
+
+from framefold_decoder.api.context import ContextOf
+from framefold_decoder.api.schemas import Health, ModelInfo, Readiness
+
+models_router = APIRouter(prefix="/models", tags=["models"])
+health_router = APIRouter(tags=["health"])
+
+
+@models_router.get("")
+def list_models(context: ContextOf) -> list[ModelInfo]:
+    """The models and solvers this decoder can reconstruct with, those that cannot be used among them."""
+    return [ModelInfo.model_validate(model) for model in context.models()]
+
+
+@health_router.get("/healthz")
+def get_health() -> Health:
+    """Whether the process answers."""
+    return Health(version=version("framefold"))
+
+
+@health_router.get("/readyz", responses={503: {"model": Readiness, "description": "Something is in the way."}})
+def get_readiness(context: ContextOf, response: Response) -> Readiness:
+    """Whether the service can store, reconstruct and serve."""
+    problems = [*context.library.problems(), *context.problems()]
+    if problems:
+        response.status_code = 503
+    return Readiness(ready=not problems, problems=problems)

@@ -1,0 +1,115 @@
+"""Routes that tell of streams: the list, one in full, its quality table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+
+from framefold_decoder.api.context import ContextOf, RecordOf, StoreOf
+from framefold_decoder.api.errors import error_responses
+from framefold_decoder.api.schemas import (
+    Chi2Summary,
+    GroupQuality,
+    LostFrames,
+    MaskFamily,
+    Quality,
+    StreamDetail,
+    StreamSummary,
+)
+from framefold_decoder.catalogue import StreamRecord
+from framefold_decoder.group_table import Group, Kind
+from framefold_decoder.store import StreamStore
+
+router = APIRouter(prefix="/streams", tags=["streams"])
+UNKNOWN = error_responses(s404="No such stream.", s422="A parameter is out of bounds.")
+MAX_GROUPS = 10_000
+
+
+@router.get("")
+def list_streams(context: ContextOf) -> list[StreamSummary]:
+    """All streams, the newest first."""
+    return [StreamSummary(**_summary(record)) for record in context.library.catalogue.streams()]
+
+
+@router.get("/{stream_id}", responses=UNKNOWN)
+def get_stream(record: RecordOf, store: StoreOf, context: ContextOf) -> StreamDetail:
+    """One stream in full: metadata, counts, gaps, wire ratio, chi2, and where its Zarr group lies."""
+    stream = record.metadata
+    gaps = context.library.catalogue.gaps(stream.stream_id)
+    families = [
+        MaskFamily(kind=m.kind, density=m.density, period=m.period, seed=m.seed, file=m.file, digest=digest)
+        for m, digest in zip(stream.families, stream.mask_digests, strict=True)
+    ]
+    return StreamDetail(
+        **_summary(record),
+        created=_time(stream.created_unix_ns),
+        frame_count=stream.frame_count,
+        frame_time_s=stream.frame_time_s,
+        pixel_size_nm=stream.pixel_size_nm,
+        counts_per_electron=stream.counts_per_electron,
+        families=families,
+        gaps=[LostFrames(position=g.position, first_frame=g.first_frame, frames=g.frames, reason=g.reason) for g in gaps],
+        frames_lost=sum(gap.frames for gap in gaps),
+        chi2=_chi2(store),
+        store=str(store.path.absolute()),
+    )
+
+
+@router.get("/{stream_id}/quality", responses=UNKNOWN)
+def get_quality(
+    store: StoreOf,
+    start: Annotated[int, Query(ge=0, description="The first position to tell of.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_GROUPS, description="How many positions to tell of at most.")] = 1000,
+) -> Quality:
+    """How well each position was reconstructed, and by what."""
+    return Quality(positions=store.position, groups=[_quality(group) for group in store.groups(start, start + limit)])
+
+
+def _summary(record: StreamRecord) -> dict[str, Any]:
+    return {
+        "id": record.metadata.stream_id,
+        "name": record.metadata.name,
+        "state": record.state,
+        "shape": record.metadata.shape,
+        "dtype": record.metadata.dtype,
+        "ratio": record.metadata.ratio,
+        "positions": record.position,
+        "frames": record.frames,
+        "frames_received": record.frames_received,
+        "snapshots": record.snapshots,
+        "decoded": record.decoded,
+        "bytes_delivered": record.bytes_delivered,
+        "bytes_received": record.bytes_received,
+        "wire_ratio": record.wire_ratio,
+        "added": _time(record.added_unix_ns),
+        "updated": _time(record.updated_unix_ns),
+    }
+
+
+def _time(unix_ns: int) -> datetime:
+    return datetime.fromtimestamp(unix_ns / 1e9, UTC)
+
+
+def _chi2(store: StreamStore) -> Chi2Summary | None:
+    chi2 = store.chi2()
+    chi2 = chi2[np.isfinite(chi2)]
+    if not chi2.size:
+        return None
+    median, p95 = np.percentile(chi2, (50, 95))
+    return Chi2Summary(count=chi2.size, mean=chi2.mean(dtype=float), median=median, p95=p95, largest=chi2.max())
+
+
+def _quality(group: Group) -> GroupQuality:
+    return GroupQuality(
+        position=group.position,
+        kind=group.kind.value,
+        first_frame=group.first_frame,
+        frames=group.frames,
+        timestamp_ns=None if group.kind is Kind.GAP else group.timestamp_ns,
+        snapshot=group.index if group.kind is Kind.SNAPSHOT else None,
+        chi2=group.chi2,
+        model=group.model,
+    )

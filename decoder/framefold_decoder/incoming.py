@@ -1,0 +1,80 @@
+"""Data messages at the store's door: their order and sizes checked against the stream, their pixels decoded. Stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_decoder.layout import snapshot_dtype
+from framefold_protocol import payload
+from framefold_protocol.coding import BlockMap, block_map_shape
+from framefold_protocol.errors import RemoteProtocolError
+from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+
+Counts = npt.NDArray[np.unsignedinteger]
+MAX_FRAMES = 2**53
+"""Of one stream: integers that JSON and every database hold exactly."""
+MAX_REASON = 1000
+"""Characters of a gap's reason."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A snapshot's pixels."""
+
+    sums: Counts
+    """(H, W), exact."""
+    block_map: BlockMap
+    """Zeros where the message has none."""
+
+
+Pixels = Folded | Counts | None
+"""Of a snapshot; of raw frames, (n, H, W); of a gap."""
+
+
+def check_order(batch: Sequence[Data], first_frame: int) -> None:
+    """Raise `RemoteProtocolError` unless the positions follow each other and their frames do too, from `first_frame` on."""
+    position = batch[0].position
+    for data in batch:
+        if (data.position, data.first_frame) != (position, first_frame) or not 1 <= data.frames <= MAX_FRAMES - first_frame:
+            found = f"position {data.position} with {data.frames} frames from {data.first_frame}"
+            message = f"data has {found}, expected position {position} with at least 1 frame from {first_frame}"
+            raise RemoteProtocolError(message, code="sequence-jump", hint="Say hello and resume", retry=True)
+        position, first_frame = position + 1, first_frame + data.frames
+
+
+def unpack(data: Data, stream: StreamMetadata) -> Pixels:
+    """Decode a message's pixels. Raises `RemoteProtocolError` when they are not what header and stream promise."""
+    if not isinstance(data, Gap):
+        _expect(data, "timestamp", data.timestamp_ns, "nanoseconds since 1970", data.timestamp_ns < 2**63)
+    match data:
+        case Gap():
+            _expect(data, "reason", data.reason[:80], f"at most {MAX_REASON} characters", len(data.reason) <= MAX_REASON)
+            return None
+        case RawFrames():
+            _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
+            return payload.decode(data.payload, data.codec, data.dtype, (data.frames, *stream.shape))
+        case Snapshot():
+            _expect(data, "number of frames", data.frames, f"at most {stream.ratio}", data.frames <= stream.ratio)
+            sums = payload.decode(data.payload, data.codec, data.dtype, stream.shape)
+            largest = int(np.iinfo(snapshot_dtype(stream)).max)
+            _expect(data, "largest sum", int(sums.max()), f"at most {largest}", int(sums.max()) <= largest)
+            return Folded(sums, _block_map(data, stream))
+
+
+def _block_map(data: Snapshot, stream: StreamMetadata) -> BlockMap:
+    shape = block_map_shape(stream.shape)
+    families = np.frombuffer(data.block_map, np.uint8) if data.block_map is not None else np.zeros(shape, np.uint8)
+    blocks, known = shape[0] * shape[1], len(stream.families)
+    _expect(data, "number of blocks", families.size, blocks, families.size == blocks)
+    _expect(data, "largest family", int(families.max()), f"below {known}", int(families.max()) < known)
+    return families.reshape(shape)
+
+
+def _expect(data: Data, name: str, found: object, expected: object, valid: bool) -> None:
+    if not valid:
+        message = f"position {data.position} has {name} {found!r}, expected {expected}"
+        raise RemoteProtocolError(message, code="metadata")

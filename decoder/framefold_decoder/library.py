@@ -1,0 +1,104 @@
+"""The library: a data folder, its catalogue and its streams' stores, always written in the right order.
+
+    library = Library.open(Path("data"))              # DATA/catalogue.sqlite, DATA/streams/<stream_id>.zarr
+    record = library.add_stream(hello.stream)         # new or known; welcome from record.position, record.frames
+    library.put(stream_id, [data, ...], wire_bytes)   # on the disk and in the catalogue when it returns: acknowledge
+    library.finish(stream_id, end.position, end.frames)
+
+    for stream_id, position in library.catalogue.pending():           # any decode thread
+        store = library.store(stream_id)
+        Y, coding = store.snapshot(position), store.coding(position)
+        library.put_frames(stream_id, position, frames, chi2, model)  # stored, and no longer pending
+
+One process at a time may write a library; readers of the Zarr folders need no leave.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from framefold_decoder.catalogue import Catalogue, StreamRecord
+from framefold_decoder.durable import store_errors
+from framefold_decoder.metadata import check_metadata
+from framefold_decoder.rounding import Frames
+from framefold_decoder.store import StreamStore
+from framefold_protocol.errors import InputError, StoreError
+from framefold_protocol.messages import Data, StreamMetadata
+
+
+class Library:
+    """A data folder in use. Methods may be called from any thread, `put` and `finish` of one stream from one at a time."""
+
+    def __init__(self, folder: Path, catalogue: Catalogue, mask_folder: Path | None = None) -> None:
+        self.folder = folder
+        self.catalogue = catalogue
+        self._mask_folder = mask_folder
+        self._stores: dict[str, StreamStore] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path, *, database_url: str | None = None, mask_folder: Path | None = None) -> Library:
+        """Open a data folder, or make it. `database_url`: another catalogue than `catalogue.sqlite` in the folder.
+
+        `mask_folder` is where masks of kind `file` lie. Raises `StoreError`.
+        """
+        with store_errors(f"opening data folder {folder}"):
+            (folder / "streams").mkdir(parents=True, exist_ok=True)
+        return cls(folder, Catalogue(database_url or f"sqlite:///{folder / 'catalogue.sqlite'}"), mask_folder)
+
+    def close(self) -> None:
+        """Close the catalogue. Stores need no closing."""
+        self.catalogue.close()
+
+    def problems(self) -> list[str]:
+        """What keeps the library from being written and read; empty when all is well."""
+        found = [] if os.access(self.folder / "streams", os.W_OK) else [f"data folder {self.folder} cannot be written"]
+        try:
+            self.catalogue.check()
+        except StoreError as error:
+            found.append(str(error))
+        return found
+
+    def path(self, stream_id: str) -> Path:
+        """Where a stream's store is."""
+        return self.folder / "streams" / f"{stream_id}.zarr"
+
+    def add_stream(self, metadata: StreamMetadata) -> StreamRecord:
+        """Take up a stream, or find it. Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own."""
+        check_metadata(metadata)
+        record = self.catalogue.add_stream(metadata)
+        with self._lock:
+            if not self.path(metadata.stream_id).exists() and record.position == 0:
+                StreamStore.create(self.path(metadata.stream_id), metadata)
+        return record
+
+    def store(self, stream_id: str) -> StreamStore:
+        """A known stream's store, opened once. Raises `StoreError`, or `InputError` when the stream is unknown."""
+        with self._lock:
+            if stream_id not in self._stores:
+                record = self.catalogue.stream(stream_id)
+                if record is None:
+                    raise InputError(f"stream {stream_id!r} is unknown", hint="List the streams there are")
+                path = self.path(stream_id)
+                self._stores[stream_id] = StreamStore(path, position=record.position, mask_folder=self._mask_folder)
+            return self._stores[stream_id]
+
+    def put(self, stream_id: str, batch: Sequence[Data], wire_bytes: int) -> None:
+        """Store the stream's next positions: pixels first, catalogue after. A batch shares its disk waits."""
+        self.store(stream_id).put(*batch)
+        self.catalogue.record(stream_id, batch, wire_bytes)
+
+    def finish(self, stream_id: str, position: int, frames: int) -> None:
+        """Close a stream of this many positions and frames. Twice is a no-op."""
+        self.store(stream_id).finish(position, frames)
+        self.catalogue.finish(stream_id, position)
+
+    def put_frames(
+        self, stream_id: str, position: int, frames: Frames, chi2: float, model: str, psnr: float | None = None
+    ) -> None:
+        """Store a snapshot's reconstruction, (B, H, W) float32 counts: pixels first, catalogue after. `psnr` in dB."""
+        self.store(stream_id).put_frames(position, frames, chi2, model)
+        self.catalogue.mark_decoded(stream_id, position, model, chi2, psnr)

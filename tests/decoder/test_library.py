@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stream_examples import Example, make_metadata
+
+from framefold_decoder.library import Library
+from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
+from framefold_protocol.masks import MaskSpec, derive_masks
+
+
+@pytest.fixture
+def library(tmp_path):
+    library = Library.open(tmp_path / "data")
+    yield library
+    library.close()
+
+
+def test_a_stream_from_hello_to_frames(library, tmp_path):
+    example = Example(make_metadata()).fold(3).gap(2).raw(1)
+    stream_id = example.metadata.stream_id
+    record = library.add_stream(example.metadata)
+    assert (record.position, record.frames) == (0, 0)
+    library.put(stream_id, example.messages[:2], 100)
+    library.put(stream_id, example.messages[2:], 50)
+    library.finish(stream_id, example.positions, example.frames)
+    for _, position in library.catalogue.pending():
+        library.put_frames(stream_id, position, example.group(position), 1.0, "gap-tv")
+
+    assert library.catalogue.pending() == []
+    record = library.catalogue.stream(stream_id)
+    assert (record.state, record.decoded, record.bytes_received) == ("complete", 3, 150)
+    np.testing.assert_allclose(library.store(stream_id).frames(0, 12), example.truth[:12], atol=0.5)
+    assert (tmp_path / "data/catalogue.sqlite").exists()
+    assert (tmp_path / "data/streams" / f"{stream_id}.zarr").is_dir()
+
+
+@pytest.mark.parametrize("last_step", ["store", "catalogue"])
+def test_killed_between_two_steps_it_goes_on_with_nothing_lost_or_doubled(library, tmp_path, last_step):
+    """The store may be one batch ahead of the catalogue; what the catalogue does not know is sent and stored again."""
+    example = Example(make_metadata()).fold(2).gap(3).fold()
+    stream_id = example.metadata.stream_id
+    library.add_stream(example.metadata)
+    library.put(stream_id, example.messages[:1], 10)
+    library.store(stream_id).put(*example.messages[1:3])
+    if last_step == "catalogue":
+        library.catalogue.record(stream_id, example.messages[1:3], 10)
+
+    after = Library.open(tmp_path / "data")
+    record = after.add_stream(example.metadata)
+    assert record.position == {"store": 1, "catalogue": 3}[last_step]
+    after.put(stream_id, example.messages[record.position :], 10)
+    after.finish(stream_id, example.positions, example.frames)
+    np.testing.assert_array_equal(after.store(stream_id).snapshot(3), _sums(example, 3))
+    assert [group.first_frame for group in after.store(stream_id).groups()] == [0, 4, 8, 11]
+    after.close()
+
+
+def _sums(example: Example, position: int) -> np.ndarray:
+    return np.sum(example.codings[position].window() * example.group(position), axis=0)
+
+
+def test_killed_while_a_store_was_made_it_is_made_again(library, tmp_path):
+    example = Example(make_metadata()).fold()
+    library.catalogue.add_stream(example.metadata)  # as far as a crash may have come
+    library.add_stream(example.metadata)
+    library.put(example.metadata.stream_id, example.messages, 10)
+    assert library.store(example.metadata.stream_id).position == 1
+
+
+def test_a_store_that_vanished_is_not_made_anew(library):
+    example = Example(make_metadata()).fold()
+    stream_id = example.metadata.stream_id
+    library.add_stream(example.metadata)
+    library.put(stream_id, example.messages, 10)
+    library.path(stream_id).rename(library.folder / "elsewhere")
+    again = Library.open(library.folder)
+    again.add_stream(example.metadata)
+    with pytest.raises(StoreError, match="not a framefold store"):
+        again.put(stream_id, example.messages, 10)
+    again.close()
+
+
+def test_a_stream_id_is_no_path(library):
+    with pytest.raises(RemoteProtocolError, match="32 lower-case hex digits"):
+        library.add_stream(make_metadata(stream_id="../outside"))
+    with pytest.raises(InputError, match="unknown"):
+        library.store("../outside")
+
+
+def test_masks_of_a_file_are_found_in_the_mask_folder(tmp_path):
+    spec = MaskSpec(ratio=4, period=8)
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks/mine.npy", derive_masks(spec, (37, 70)).window())
+    metadata = replace(make_metadata(), families=(MaskSpec("file", ratio=4, file="mine.npy"),))
+    library = Library.open(tmp_path / "data", mask_folder=tmp_path / "masks")
+    library.add_stream(metadata)
+    library.put(metadata.stream_id, Example(make_metadata()).fold().messages, 10)
+    expected = derive_masks(spec, (37, 70)).window()
+    np.testing.assert_array_equal(library.store(metadata.stream_id).coding(0).window(), expected)
+    library.close()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file/data failed") as caught:
+        Library.open(tmp_path / "file/data")
+    assert "--data" in caught.value.hint
+
+
+def test_one_store_for_all_threads(library):
+    metadata = make_metadata()
+    library.add_stream(metadata)
+    stores = []
+    threads = [threading.Thread(target=lambda: stores.append(library.store(metadata.stream_id))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 4
+    assert len({id(store) for store in stores}) == 1

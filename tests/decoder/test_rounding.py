@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from framefold_decoder.rounding import FLOOR_ELECTRONS, NOISE_FRACTION, round_below_noise
+
+COUNTS = st.floats(-(2.0**32), 2.0**32, width=32)
+GAINS = st.floats(1e-3, 1e4)
+
+
+@given(arrays(np.float32, array_shapes(max_dims=3, max_side=8), elements=COUNTS), GAINS)
+def test_error_stays_below_a_fraction_of_the_shot_noise(frames, gain):
+    error = np.abs(round_below_noise(frames, gain).astype(np.float64) - frames)
+    sigma = np.sqrt(gain * np.maximum(np.abs(frames.astype(np.float64)), FLOOR_ELECTRONS * gain))
+    assert np.all(error <= sigma / NOISE_FRACTION)
+
+
+@given(arrays(np.float32, 20, elements=COUNTS), GAINS)
+def test_rounding_twice_changes_nothing_more(frames, gain):
+    once = round_below_noise(frames, gain)
+    np.testing.assert_array_equal(round_below_noise(once, gain), once)
+
+
+def test_whole_counts_of_a_counting_detector_at_low_dose_stay_exact():
+    counts = np.arange(256, dtype=np.float32)
+    np.testing.assert_array_equal(round_below_noise(counts), counts)
+
+
+def test_nan_stays_nan():
+    assert np.isnan(round_below_noise(np.array([np.nan, 1.0], np.float32))).tolist() == [True, False]
+
+
+def test_frames_take_far_fewer_bits_than_before():
+    frames = np.random.default_rng(0).gamma(4.0, 3.0, 10000).astype(np.float32)
+    assert len(np.unique(round_below_noise(frames))) < 400 < 9000 < len(np.unique(frames))

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+import zarr
+from stream_examples import TWO_FAMILIES, Example, make_metadata
+
+from framefold_decoder.group_table import Kind
+from framefold_decoder.store import StreamStore
+from framefold_protocol import payload
+from framefold_protocol.errors import RemoteProtocolError, StoreError
+from framefold_protocol.masks import MaskSpec
+from framefold_protocol.messages import Gap
+
+
+def stored(tmp_path: Path, example: Example) -> StreamStore:
+    store = StreamStore.create(tmp_path / "stream.zarr", example.metadata)
+    if example.messages:
+        store.put(*example.messages)
+    return store
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+@contextmanager
+def file_size_limit(limit: int):
+    """The operating system refuses to write files larger than this: a real failing disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((1, 1), "uint8"), ((37, 70), "uint16"), ((130, 65), "uint32")])
+def test_snapshots_and_raw_frames_come_back_exactly(tmp_path, shape, dtype):
+    example = Example(make_metadata(shape, dtype)).fold(3).raw(2)
+    store = stored(tmp_path, example)
+    for position in range(3):
+        expected = payload.decode(*(getattr(example.messages[position], f) for f in ("payload", "codec", "dtype")), shape)
+        np.testing.assert_array_equal(store.snapshot(position), expected)
+        np.testing.assert_array_equal(store.snapshot_at(position), expected)
+    np.testing.assert_array_equal(store.raw(3), example.truth[12:])
+    assert store.raw(3).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ratio", "sums"),
+    [("uint8", 1, "uint16"), ("uint8", 256, "uint16"), ("uint16", 2, "uint32"), ("uint32", 2, "uint64")],
+)
+def test_snapshot_type_holds_the_largest_possible_sum(tmp_path, dtype, ratio, sums):
+    stored(tmp_path, Example(make_metadata((3, 3), dtype, (MaskSpec("ones", ratio=ratio),))))
+    assert zarr.open_array(tmp_path / "stream.zarr/snapshots", mode="r").dtype == sums
+
+
+def test_coding_folds_the_true_frames_to_the_snapshot(tmp_path):
+    example = Example(make_metadata((130, 70), families=TWO_FAMILIES)).fold(3)
+    store = stored(tmp_path, example)
+    for position in range(3):
+        folded = np.sum(store.coding(position).window() * example.group(position), axis=0)
+        np.testing.assert_array_equal(folded, store.snapshot(position))
+    assert len({store.coding(p).block_map.tobytes() for p in range(3)}) > 1
+
+
+def test_a_shorter_group_has_the_masks_of_its_own_ratio(tmp_path):
+    example = Example(make_metadata()).fold()
+    store = stored(tmp_path, example)
+    store.put(replace(example.messages[0], position=1, first_frame=4, frames=3))
+    assert store.coding(0).ratio == 4
+    assert store.coding(1).ratio == 3
+
+
+def test_frames_are_nan_until_decoded_then_close_to_what_was_put(tmp_path):
+    example = Example(make_metadata()).fold(2)
+    store = stored(tmp_path, example)
+    assert np.isnan(store.frames(0, 8)).all()
+    assert not store.group(1).readable
+    reconstruction = example.group(1) + np.float32(0.3)
+    store.put_frames(1, reconstruction, chi2=1.25, model="gap-tv")
+    assert np.isnan(store.frames(0, 4)).all()
+    np.testing.assert_allclose(store.frames(4, 8), reconstruction, rtol=0, atol=16 / 32)
+    assert (store.group(1).chi2, store.group(1).model, store.group(1).readable) == (1.25, "gap-tv", True)
+    assert np.isnan(store.chi2()).tolist() == [True, False]
+
+
+def test_a_better_model_replaces_frames(tmp_path):
+    example = Example(make_metadata()).fold()
+    store = stored(tmp_path, example)
+    store.put_frames(0, example.group(0) * 0, 9.0, "gap-tv")
+    store.put_frames(0, example.group(0), 1.0, "net")
+    np.testing.assert_allclose(store.frames(0, 4), example.truth, atol=0.5)
+    assert StreamStore(store.path).group(0).model == "net"
+
+
+def test_gaps_are_nan_and_shift_the_groups_after_them(tmp_path):
+    """Groups behind a gap of 3 frames share their shards with their neighbours."""
+    example = Example(make_metadata()).fold().gap(3).fold(2).raw(2)
+    store = stored(tmp_path, example)
+    for position in (0, 2, 3):
+        store.put_frames(position, example.group(position), 1.0, "gap-tv")
+    frames = store.frames(0, store.frame_count)
+    assert np.isnan(frames[4:7]).all()
+    for position in (0, 2, 3):
+        group = store.group(position)
+        np.testing.assert_allclose(frames[group.first_frame : group.end], example.group(position), atol=0.5)
+    np.testing.assert_array_equal(frames[15:], example.truth[15:])
+    assert [store.group(p).kind for p in range(5)] == [Kind.SNAPSHOT, Kind.GAP, Kind.SNAPSHOT, Kind.SNAPSHOT, Kind.RAW]
+    assert [store.find(n) for n in (0, 3, 4, 6, 7, 14, 15, 16)] == [0, 0, 1, 1, 2, 3, 4, 4]
+
+
+def test_putting_a_position_again_writes_the_same_bytes(tmp_path):
+    example = Example(make_metadata(families=TWO_FAMILIES)).fold(2).gap(5).fold().raw(3)
+    store = stored(tmp_path, example)
+    store.put_frames(1, example.group(1), 1.0, "gap-tv")
+    before = contents(store.path)
+    store.put(*example.messages[1:])
+    assert contents(store.path) == before
+    assert store.group(1).model == "gap-tv"
+
+
+@pytest.mark.parametrize("catalogue_position", [None, 2, 3])
+def test_opened_after_a_crash_it_goes_on_where_the_catalogue_stands(tmp_path, catalogue_position):
+    example = Example(make_metadata(families=TWO_FAMILIES)).fold(2).gap(5).fold(2).raw(3)
+    stored(tmp_path, Example(example.metadata)).put(*example.messages[:3])
+    store = StreamStore(tmp_path / "stream.zarr", position=catalogue_position)
+    assert store.position == (3 if catalogue_position is None else catalogue_position)
+    store.put(*example.messages[store.position :])
+    store.finish(example.positions, example.frames)
+
+    whole = stored(tmp_path / "whole", example)
+    whole.finish(example.positions, example.frames)
+    assert contents(store.path) == contents(whole.path)
+
+
+def test_a_catalogue_ahead_of_the_store_is_refused(tmp_path):
+    store = stored(tmp_path, Example(make_metadata()).fold(2))
+    with pytest.raises(StoreError, match="holds 2 positions, expected 3"):
+        StreamStore(store.path, position=3)
+
+
+def test_finished_it_opens_in_plain_zarr_and_dask_with_its_true_size(tmp_path):
+    example = Example(make_metadata(families=TWO_FAMILIES)).fold(3).gap(2).raw(1)
+    store = stored(tmp_path, example)
+    for position in range(3):
+        store.put_frames(position, example.group(position), 1.0 + position, "gap-tv")
+    store.finish(example.positions, example.frames)
+
+    group = zarr.open_group(store.path, mode="r")
+    assert {name: array.shape for name, array in group.arrays()} == {
+        "snapshots": (3, 37, 70), "frames": (15, 37, 70), "raw": (1, 37, 70), "block_maps": (3, 1, 2),
+    }  # fmt: skip
+    assert group["groups/first_frame"][:].tolist() == [0, 4, 8, 12, 14]
+    assert group["groups/kind"][:].tolist() == [0, 0, 0, 2, 1]
+    assert group["groups/index"][:].tolist() == [0, 1, 2, -1, 0]
+    assert group["groups/timestamp_ns"][:].tolist() == [1000, 1001, 1002, 0, 1004]
+    np.testing.assert_array_equal(group["groups/chi2"][:], [1, 2, 3, np.nan, np.nan])
+    assert (group["frames"].chunks, group["frames"].shards) == ((1, 37, 70), (4, 37, 70))
+
+    lazy = dask.array.from_zarr(str(store.path), component="frames")
+    np.testing.assert_array_equal(lazy.compute(), store.frames(0, 15))
+
+
+def test_attributes_describe_the_stream(tmp_path):
+    example = Example(make_metadata(frame_time_s=0.002, pixel_size_nm=0.05)).fold().gap(2, "link down")
+    store = stored(tmp_path, example)
+    store.finish(2, 6)
+    attributes = json.loads((store.path / "zarr.json").read_text())["attributes"]
+    (image,) = attributes["ome"]["multiscales"]
+    assert attributes["ome"]["version"] == "0.5"
+    assert image["axes"] == [
+        {"name": "t", "type": "time", "unit": "second"},
+        {"name": "y", "type": "space", "unit": "nanometer"},
+        {"name": "x", "type": "space", "unit": "nanometer"},
+    ]
+    scale = [{"type": "scale", "scale": [0.002, 0.05, 0.05]}]
+    assert image["datasets"] == [{"path": "frames", "coordinateTransformations": scale}]
+    assert json.loads((store.path / "frames/zarr.json").read_text())["dimension_names"] == ["t", "y", "x"]
+    ours = attributes["framefold"]
+    assert (ours["version"], ours["complete"], ours["positions"], ours["frames"]) == (1, True, 2, 6)
+    assert ours["gaps"] == [{"position": 1, "first_frame": 4, "frames": 2, "reason": "link down"}]
+    assert StreamStore(store.path).metadata == example.metadata
+
+
+def test_axes_of_unknown_scale_have_no_unit(tmp_path):
+    store = stored(tmp_path, Example(make_metadata()))
+    (image,) = zarr.open_group(store.path, mode="r").attrs["ome"]["multiscales"]
+    assert all("unit" not in axis for axis in image["axes"])
+
+
+def test_finishing_needs_all_positions_and_ends_the_stream(tmp_path):
+    example = Example(make_metadata()).fold(3)
+    store = stored(tmp_path, Example(example.metadata))
+    store.put(*example.messages[:2])
+    with pytest.raises(StoreError, match="holds 2 positions and 8 frames, expected 3 and 12"):
+        store.finish(3, 12)
+    store.finish(2, 8)
+    before = contents(store.path)
+    store.finish(2, 8)
+    assert contents(store.path) == before
+    with pytest.raises(StoreError, match="complete"):
+        store.put(example.messages[2])
+
+
+def test_an_empty_stream_finishes(tmp_path):
+    store = stored(tmp_path, Example(make_metadata()))
+    store.finish(0, 0)
+    assert zarr.open_array(store.path / "frames", mode="r").shape == (0, 37, 70)
+
+
+def test_arrays_grow_past_their_first_size(tmp_path):
+    example = Example(make_metadata((2, 3)))
+    for _ in range(1100):
+        example.gap(1)
+    example.fold(1100)
+    store = stored(tmp_path, example)
+    assert store.position == 2200
+    np.testing.assert_array_equal(store.coding(2199).window().shape, (4, 2, 3))
+    reopened = StreamStore(store.path)
+    assert reopened.group(2199) == store.group(2199)
+    assert reopened.find(1100) == 1100
+    np.testing.assert_array_equal(reopened.snapshot(2199), store.snapshot_at(1099))
+    store.finish(2200, 5500)
+
+
+def test_a_gap_of_a_trillion_frames_costs_nothing(tmp_path):
+    store = stored(tmp_path, Example(make_metadata()))
+    store.put(Gap(0, 0, 10**12, "asleep"))
+    store.finish(1, 10**12)
+    assert np.isnan(store.frames(10**12 - 1, 10**12)).all()
+
+
+def _bad_messages(example: Example):
+    snapshot, raw = example.messages
+    yield "payload", replace(snapshot, payload=snapshot.payload[:-1])
+    yield "codec", replace(snapshot, codec="zip")
+    yield "type", replace(raw, dtype="uint16")
+    yield "more raw frames than sent", replace(raw, frames=3)
+    yield "number of frames", replace(snapshot, frames=5)
+    yield "number of blocks", replace(snapshot, block_map=b"\0")
+    yield "largest family", replace(snapshot, block_map=b"\0\2")
+    yield "first frame", replace(snapshot, first_frame=1)
+    yield "no frames", replace(snapshot, frames=0)
+    yield "timestamp", replace(snapshot, timestamp_ns=2**63)
+    yield "sum", replace(snapshot, dtype="uint32", payload=payload.encode(np.full((37, 70), 2**16, np.uint32)))
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_a_malformed_message_is_the_peers_fault_and_changes_nothing(tmp_path, number):
+    example = Example(make_metadata(families=TWO_FAMILIES)).fold().raw(2)
+    bad = list(_bad_messages(example))
+    assert len(bad) == 11
+    _, message = bad[number]
+    store = stored(tmp_path, Example(example.metadata))
+    if message.position:
+        store.put(example.messages[0])
+    before = contents(store.path)
+    with pytest.raises(RemoteProtocolError):
+        store.put(message)
+    assert contents(store.path) == before
+    assert store.position == message.position
+
+
+def test_positions_may_not_be_skipped(tmp_path):
+    example = Example(make_metadata()).fold(3)
+    store = stored(tmp_path, Example(example.metadata))
+    with pytest.raises(StoreError, match="position 1, expected 0"):
+        store.put(example.messages[1])
+    with pytest.raises(RemoteProtocolError, match="expected position 1"):
+        store.put(example.messages[0], example.messages[2])
+    assert store.position == 0
+
+
+def test_frames_of_the_wrong_shape_or_place_are_refused(tmp_path):
+    example = Example(make_metadata()).fold().gap(4)
+    store = stored(tmp_path, example)
+    with pytest.raises(StoreError, match=r"expected \(4, 37, 70\)"):
+        store.put_frames(0, example.group(0)[:3], 1.0, "gap-tv")
+    with pytest.raises(StoreError, match="for a gap"):
+        store.put_frames(1, example.group(1), 1.0, "gap-tv")
+    with pytest.raises(StoreError, match="expected 0 to 1"):
+        store.put_frames(2, example.group(0), 1.0, "gap-tv")
+
+
+@pytest.mark.parametrize("limit", [0, 200, 900])
+def test_a_disk_that_refuses_leaves_the_store_as_it_was(tmp_path, limit):
+    example = Example(make_metadata()).fold(2)
+    store = stored(tmp_path, Example(example.metadata))
+    store.put(example.messages[0])
+    with file_size_limit(limit), pytest.raises(StoreError, match="storing position 1 in") as caught:
+        store.put(example.messages[1])
+    assert caught.value.hint
+    assert store.position == 1
+    assert StreamStore(store.path).position == 1
+    assert not list(store.path.rglob("*.partial"))
+    store.put(example.messages[1])
+    np.testing.assert_array_equal(StreamStore(store.path).snapshot(1), store.snapshot(1))
+
+
+def test_what_is_no_store_is_named_with_a_hint(tmp_path):
+    for name, prepare in {"missing": lambda p: None, "empty": Path.mkdir, "zarr": lambda p: zarr.create_group(p)}.items():
+        prepare(tmp_path / name)
+        with pytest.raises(StoreError, match=f"{name} is not a framefold store") as caught:
+            StreamStore(tmp_path / name)
+        assert caught.value.hint
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    store = stored(tmp_path, Example(make_metadata()))
+    group = zarr.open_group(store.path)
+    group.attrs["framefold"] = group.attrs["framefold"] | {"version": 2}
+    with pytest.raises(StoreError, match="format version 2, expected 1"):
+        StreamStore(store.path)
+
+
+def test_fields_of_a_later_release_are_ignored(tmp_path):
+    example = Example(make_metadata())
+    store = stored(tmp_path, example)
+    group = zarr.open_group(store.path)
+    described = group.attrs["framefold"]
+    group.attrs["framefold"] = described | {"later": 1, "stream": described["stream"] | {"later": 1}}
+    assert StreamStore(store.path).metadata == example.metadata
+
+
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="creating store") as caught:
+        StreamStore.create(tmp_path / "file" / "stream.zarr", make_metadata())
+    assert "--data" in caught.value.hint
+
+
+def test_an_existing_store_is_not_overwritten(tmp_path):
+    example = Example(make_metadata()).fold()
+    store = stored(tmp_path, example)
+    with pytest.raises(StoreError, match="exists already"):
+        StreamStore.create(store.path, example.metadata)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stream_id": "../../etc"}, {"frame_time_s": float("nan")}, {"pixel_size_nm": 0.0}, {"counts_per_electron": -1.0}],
+)
+def test_metadata_that_cannot_be_is_the_peers_fault(tmp_path, fields):
+    with pytest.raises(RemoteProtocolError, match=next(iter(fields))):
+        StreamStore.create(tmp_path / "stream.zarr", make_metadata(**fields))
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_crash_disturb_nobody(tmp_path):
+    example = Example(make_metadata()).fold()
+    store = stored(tmp_path, example)
+    (store.path / "zarr.json.0.partial").write_text("{")
+    (store.path / "groups/zarr.json.1.partial").write_text("{")
+    assert StreamStore(store.path).position == 1
+    assert "snapshots" in dict(zarr.open_group(store.path, mode="r").arrays())
+    (tmp_path / "next.zarr.partial").mkdir()
+    assert StreamStore.create(tmp_path / "next.zarr", example.metadata).position == 0
+
+
+def test_ingest_decoding_and_reading_at_once(tmp_path):
+    """Decoding runs behind ingest in shards that groups share; readers see NaN or the frames, never anything else."""
+    example = Example(make_metadata((20, 30))).gap(1).fold(24).raw(3)
+    store = stored(tmp_path, Example(example.metadata))
+    ready, failures = threading.Semaphore(0), []
+
+    def guarded(work):
+        def run():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        return threading.Thread(target=run)
+
+    def ingest():
+        for start in range(0, example.positions, 3):
+            store.put(*example.messages[start : start + 3])
+            ready.release(3)
+
+    def decode():
+        for position in range(1, 25):
+            while store.position <= position:
+                ready.acquire(timeout=10)
+            store.put_frames(position, example.group(position), float(position), "gap-tv")
+
+    def read():
+        while not failures and not store.group(24).readable if store.position > 24 else True:
+            count = store.frame_count
+            frames = store.frames(0, count)
+            decoded = ~np.isnan(frames)
+            np.testing.assert_allclose(frames[decoded], example.truth[:count][decoded], atol=0.5)
+
+    workers = [guarded(work) for work in (ingest, decode, read)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert not failures
+    store.finish(example.positions, example.frames)
+    reopened = StreamStore(store.path)
+    np.testing.assert_allclose(reopened.frames(1, 97), example.truth[1:97], atol=0.5)
+    np.testing.assert_array_equal(reopened.chi2()[1:25], np.arange(1, 25))

@@ -1,0 +1,38 @@
+"""The detector PC stays light: importing the encoder loads none of the server's or the training's libraries."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "fastapi",
+    "uvicorn",
+    "zarr",
+    "sqlalchemy",
+    "h5py",
+    "tifffile",
+    "mrcfile",
+    "scipy",
+    "PIL",
+}
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("framefold_encoder.cli", HEAVY),
+        ("framefold_simulator", HEAVY),
+        ("framefold_protocol.session", HEAVY | {"numba", "zmq"}),
+        ("framefold_client", HEAVY | {"numba", "zmq"}),
+        ("framefold_decoder.cli", {"torch", "onnx"}),
+        ("framefold_decoder.service", {"torch", "onnx"}),
+    ],
+)
+def test_imports_stay_light(package, forbidden):
+    code = f"import sys, {package}; print(*sorted({{name.split('.')[0] for name in sys.modules}} & {forbidden!r}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []

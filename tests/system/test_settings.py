@@ -1,0 +1,47 @@
+"""Settings: file, environment and command line in that order; the committed examples are valid and are the defaults."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from framefold_decoder.settings import DecoderSettings, load_decoder_settings
+from framefold_encoder.settings import EncoderSettings, load_encoder_settings
+from framefold_protocol.errors import SettingsError
+from framefold_protocol.settings import load_settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.mark.parametrize(("load", "name"), [(load_encoder_settings, "encoder.toml"), (load_decoder_settings, "decoder.toml")])
+def test_the_examples_are_the_defaults(load, name):
+    assert load(DEPLOY / name, {}) == load(None, {})
+
+
+@pytest.mark.parametrize(("model", "name"), [(EncoderSettings, "encoder.toml"), (DecoderSettings, "decoder.toml")])
+def test_the_examples_name_every_key(model, name):
+    text = (DEPLOY / name).read_text()
+    optional = {key for key, field in model.model_fields.items() if field.default is None}
+    assert set(tomllib.loads(text)) == set(model.model_fields) - optional
+    assert all(f"# {key} = " in text for key in optional)
+
+
+def test_the_later_layer_wins(tmp_path):
+    config = tmp_path / "encoder.toml"
+    config.write_text("ratio = 5\nseed = 6\nperiod = 7\n")
+    environment = {"FRAMEFOLD_ENCODER_SEED": "60", "FRAMEFOLD_ENCODER_PERIOD": "70", "HOME": "/"}
+    settings = load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", config, {"period": "700", "ratio": None}, environment)
+    assert (settings.ratio, settings.seed, settings.period) == (5, 60, 700)
+
+
+@pytest.mark.parametrize(
+    ("environment", "overrides", "named"),
+    [
+        ({"FRAMEFOLD_ENCODER_RATOI": "5"}, {}, "unknown key 'FRAMEFOLD_ENCODER_RATOI'. Did you mean 'ratio'"),
+        ({"FRAMEFOLD_ENCODER_RATIO": "x"}, {}, "environment: FRAMEFOLD_ENCODER_RATIO is 'x'"),
+        ({}, {"mask_file": "m.npy", "seed": "-1"}, "command line: --seed is '-1'"),
+    ],
+)
+def test_a_wrong_value_is_named_as_the_user_wrote_it(environment, overrides, named):
+    with pytest.raises(SettingsError, match=named):
+        load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", None, overrides, environment)
