@@ -53,8 +53,8 @@ def main() -> int:
         frame_url = _checked_url(client, stream["id"])
     result = {
         "frames_in": encoder["frames"],
-        "frames_stored": stream["frames"],
-        "gaps": len(stream["gaps"]),
+        "frames_stored": stream["frames_received"],
+        "gaps": stream["frames_lost"],
         "wire_ratio": round(encoder["wire_ratio"], 2),
         "encoder_gb_s": round(encoder["encoder_gb_s"], 2),
         **quality,
@@ -167,7 +167,7 @@ def _measure(client: Client, stream_id: str, movie: Movie, groups: list[int]) ->
         errors.append([np.mean((estimate - truth) ** 2) for estimate in (client.frames(stream_id, start, stop), averaged)])
         peak = max(peak, float(truth.max()))
     reconstruction_db, averaging_db = 10 * np.log10(peak**2 / np.mean(errors, axis=0))
-    chi2 = [row["chi2"] for row in client.quality(stream_id)["snapshots"] if row["chi2"] is not None]
+    chi2 = [group["chi2"] for group in client.quality(stream_id) if group["chi2"] is not None]
     return {
         "psnr_reconstruction_db": round(float(reconstruction_db), 2),
         "psnr_averaging_db": round(float(averaging_db), 2),
@@ -209,7 +209,7 @@ def _checked_url(client: Client, stream_id: str) -> str:
 
 
 def _print_card(result: dict[str, Any], options: argparse.Namespace, groups: int) -> None:
-    print(f"frames      {result['frames_in']} in, {result['frames_stored']} stored, {result['gaps']} gaps")
+    print(f"frames      {result['frames_in']} in, {result['frames_stored']} stored, {result['gaps']} lost")
     print(f"wire        ratio {result['wire_ratio']} (bytes the detector delivered / bytes sent, headers in; B = {RATIO})")
     print(f"encoder     {result['encoder_gb_s']} GB/s folding and coding, one thread")
     print(f"PSNR        reconstruction {result['psnr_reconstruction_db']} dB, average of {RATIO} frames")

@@ -39,7 +39,7 @@ class Client:
 
     def streams(self) -> list[dict[str, Any]]:
         """Every stream the decoder knows, newest first."""
-        streams: list[dict[str, Any]] = self._json("/streams")["streams"]
+        streams: list[dict[str, Any]] = self._json("/streams")
         return streams
 
     def stream(self, stream_id: str) -> dict[str, Any]:
@@ -47,10 +47,19 @@ class Client:
         stream: dict[str, Any] = self._json(f"/streams/{stream_id}")
         return stream
 
-    def quality(self, stream_id: str) -> dict[str, Any]:
-        """chi2 and model of every snapshot of a stream."""
-        quality: dict[str, Any] = self._json(f"/streams/{stream_id}/quality")
-        return quality
+    def quality(self, stream_id: str) -> list[dict[str, Any]]:
+        """Every position of a stream: what it holds, its chi2 and the model that reconstructed it."""
+        groups: list[dict[str, Any]] = []
+        while True:
+            page = self._json(f"/streams/{stream_id}/quality", start=len(groups))
+            groups += page["groups"]
+            if len(groups) >= page["positions"]:
+                return groups
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the decoder can reconstruct with, unusable models and their problems among them."""
+        models: list[dict[str, Any]] = self._json("/models")
+        return models
 
     def frame(self, stream_id: str, frame: int) -> npt.NDArray[np.float32]:
         """One reconstructed frame, (H, W) float32 in detector counts."""
@@ -68,8 +77,8 @@ class Client:
         """The address of a frame as a PNG, for a browser."""
         return str(self._http.build_request("GET", f"/streams/{stream_id}/frames/{frame}", params={"format": "png"}).url)
 
-    def _json(self, path: str) -> Any:
-        return self._get(path).json()
+    def _json(self, path: str, **parameters: str | int) -> Any:
+        return self._get(path, **parameters).json()
 
     def _array(self, path: str, **parameters: str | int) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(io.BytesIO(self._get(path, **parameters).content), allow_pickle=False)

@@ -28,7 +28,7 @@ def test_a_file_is_folded_stored_unfolded_and_served(tmp_path):
         summary = finished.json
         stream = decoder.wait_until_decoded()
         frames = client.frames(stream["id"], 0, 47)
-        chi2 = [row["chi2"] for row in client.quality(stream["id"])["snapshots"]]
+        chi2 = [group["chi2"] for group in client.quality(stream["id"]) if group["kind"] == "snapshot"]
     assert (summary["frames"], summary["snapshots"], summary["gaps"]) == (47, 2, 0)
     assert summary["bytes_in"] == counts.nbytes
     assert summary["wire_ratio"] == pytest.approx(counts.nbytes / summary["bytes_wire"])
@@ -36,7 +36,7 @@ def test_a_file_is_folded_stored_unfolded_and_served(tmp_path):
     assert np.array_equal(frames[40:], counts[40:])  # the last 7 came raw
     assert np.abs(frames[:40] - 20).mean() < 3  # uniform illumination: near its mean everywhere
     assert all(0.5 < value < 2 for value in chi2)
-    group = zarr.open(stream["path"], mode="r")
+    group = zarr.open(stream["store"], mode="r")
     assert group["frames"].shape == (47, 48, 70)
     assert np.array_equal(dask.array.from_zarr(group["frames"])[:].compute(), frames)
 
@@ -92,7 +92,7 @@ def test_a_decoder_stopped_in_mid_stream_goes_on_where_it_was(tmp_path, with_sig
         stream = decoder.wait_until(lambda stream: stream["state"] == "complete", "complete")
     assert finished.status == 0, finished.stderr
     assert (stream["frames"], stream["snapshots"], stream["gaps"]) == (700, 35, [])
-    assert stored_equals_fold(stream["path"], MovieSpec(shape=(64, 64), seed=3), 35)
+    assert stored_equals_fold(stream["store"], MovieSpec(shape=(64, 64), seed=3), 35)
 
 
 def stored_equals_fold(path, spec, groups):
