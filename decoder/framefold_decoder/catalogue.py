@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, func, make_url, select, update
+from sqlalchemy import CursorResult, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from framefold_decoder.metadata import from_json, to_json
-from framefold_decoder.schema import ModelRow, PositionRow, SchemaRow, StreamRow, open_database
+from framefold_decoder.schema import UNDECODED, ModelRow, PositionRow, SchemaRow, StreamRow, open_database
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
 
@@ -94,7 +94,7 @@ class Catalogue:
                 )
                 session.add(row)
                 session.flush()
-            record = self._record(session, row)
+            record = _record(row)
         if record.metadata != metadata:
             message = f"stream {metadata.stream_id} is known with other metadata"
             hint = "A stream id is never used again: start the encoder afresh"
@@ -134,13 +134,13 @@ class Catalogue:
         """All streams, the newest first."""
         with self._session() as session:
             newest = select(StreamRow).order_by(StreamRow.added_unix_ns.desc(), StreamRow.id)
-            return [self._record(session, row) for row in session.scalars(newest)]
+            return [_record(row) for row in session.scalars(newest)]
 
     def stream(self, stream_id: str) -> StreamRecord | None:
         """One stream; None when it is unknown."""
         with self._session() as session:
             row = session.get(StreamRow, stream_id)
-            return None if row is None else self._record(session, row)
+            return None if row is None else _record(row)
 
     def gaps(self, stream_id: str) -> list[Gap]:
         """What was lost of a stream, in order."""
@@ -151,7 +151,7 @@ class Catalogue:
 
     def pending(self, stream_id: str | None = None, limit: int = 1000) -> list[tuple[str, int]]:
         """(stream id, position) of snapshots that are stored and not reconstructed, in order; of all streams or of one."""
-        wanted = select(PositionRow.stream_id, PositionRow.position).where(_undecoded())
+        wanted = select(PositionRow.stream_id, PositionRow.position).where(UNDECODED)
         if stream_id is not None:
             wanted = wanted.where(PositionRow.stream_id == stream_id)
         with self._session() as session:
@@ -161,9 +161,13 @@ class Catalogue:
     def mark_decoded(self, stream_id: str, position: int, model: str, chi2: float, psnr: float | None = None) -> None:
         """Count a snapshot as reconstructed by `model`; again by another replaces it. `psnr` in dB, of audit groups."""
         found = PositionRow.stream_id == stream_id, PositionRow.position == position, PositionRow.kind == "snapshot"
-        values = {"model": model, "chi2": chi2 if math.isfinite(chi2) else None, "psnr": psnr}
+        change = update(PositionRow).values(model=model, chi2=chi2 if math.isfinite(chi2) else None, psnr=psnr).where(*found)
         with self._session() as session:
-            self._expect_one("decode", session.execute(update(PositionRow).where(*found).values(values)), stream_id, position)
+            if _changed(session.execute(change.where(PositionRow.model.is_(None)))):
+                counted = update(StreamRow).where(StreamRow.id == stream_id).values(decoded=StreamRow.decoded + 1)
+                session.execute(counted)
+            else:
+                self._expect_one("decode", session.execute(change), stream_id, position)
 
     def add_model(self, name: str, card: Mapping[str, Any]) -> None:
         """Keep the card of a model that reconstructs here, so that frames can be traced to it when it is gone."""
@@ -175,23 +179,8 @@ class Catalogue:
         with self._session() as session:
             return {row.name: row.card for row in session.scalars(select(ModelRow).order_by(ModelRow.name))}
 
-    def _record(self, session: Session, row: StreamRow) -> StreamRecord:
-        decoded = select(func.count()).where(PositionRow.stream_id == row.id, PositionRow.model.is_not(None))
-        return StreamRecord(
-            metadata=from_json(row.fields, f"the catalogue, stream {row.id}"),
-            state=cast("State", row.state),
-            position=row.position,
-            frames=row.frames,
-            frames_received=row.frames_received,
-            snapshots=row.snapshots,
-            decoded=session.scalar(decoded) or 0,
-            bytes_received=row.bytes_received,
-            added_unix_ns=row.added_unix_ns,
-            updated_unix_ns=row.updated_unix_ns,
-        )
-
-    def _expect_one(self, operation: str, result: Any, stream_id: str, position: int) -> None:
-        if cast("CursorResult[Any]", result).rowcount != 1:
+    def _expect_one(self, operation: str, result: object, stream_id: str, position: int) -> None:
+        if not _changed(result):
             message = f"catalogue cannot {operation} position {position} of stream {stream_id}: the stream does not stand there"
             raise StoreError(
                 message, hint="Positions are recorded once and in order, then finished; snapshots are decoded after"
@@ -213,8 +202,24 @@ class Catalogue:
             raise StoreError(f"catalogue {self._name} cannot be used: {cause}", hint=hint) from error
 
 
-def _undecoded() -> Any:
-    return (PositionRow.kind == "snapshot") & PositionRow.model.is_(None)
+def _changed(result: object) -> bool:
+    """Whether an update found its row."""
+    return cast("CursorResult[Any]", result).rowcount == 1
+
+
+def _record(row: StreamRow) -> StreamRecord:
+    return StreamRecord(
+        metadata=from_json(row.fields, f"the catalogue, stream {row.id}"),
+        state=cast("State", row.state),
+        position=row.position,
+        frames=row.frames,
+        frames_received=row.frames_received,
+        snapshots=row.snapshots,
+        decoded=row.decoded,
+        bytes_received=row.bytes_received,
+        added_unix_ns=row.added_unix_ns,
+        updated_unix_ns=row.updated_unix_ns,
+    )
 
 
 def _position_row(stream_id: str, data: Data) -> PositionRow:

@@ -41,6 +41,7 @@ class StreamRow(Base):
     frames: Mapped[int] = mapped_column(default=0)
     frames_received: Mapped[int] = mapped_column(default=0)
     snapshots: Mapped[int] = mapped_column(default=0)
+    decoded: Mapped[int] = mapped_column(default=0)
     bytes_received: Mapped[int] = mapped_column(default=0)
     added_unix_ns: Mapped[int]
     updated_unix_ns: Mapped[int]
@@ -66,8 +67,9 @@ class PositionRow(Base):
     """dB, of audit groups only."""
 
 
-_UNDECODED = (PositionRow.kind == "snapshot") & PositionRow.model.is_(None)
-Index("undecoded", PositionRow.stream_id, PositionRow.position, sqlite_where=_UNDECODED, postgresql_where=_UNDECODED)
+UNDECODED = (PositionRow.kind == "snapshot") & PositionRow.model.is_(None)
+"""What is left to do; the index makes it quick to find."""
+Index("undecoded", PositionRow.stream_id, PositionRow.position, sqlite_where=UNDECODED, postgresql_where=UNDECODED)
 
 
 class ModelRow(Base):

@@ -177,8 +177,12 @@ class StreamStore:
         return tuple(derive_masks(spec.with_ratio(ratio), self.metadata.shape, folder) for spec in self.metadata.families)
 
     def _read(self, name: str, rows: int | slice) -> npt.NDArray[Any]:
-        with store_errors(f"reading {name} of {self.path}"):
-            return np.asarray(self._arrays[name][rows])
+        try:
+            with store_errors(f"reading {name} of {self.path}"):
+                return np.asarray(self._arrays[name][rows])
+        except (ValueError, RuntimeError) as error:  # what Zarr's codecs raise
+            hint = "Restore the file from a backup; frames can also be reconstructed again"
+            raise StoreError(f"{name} of {self.path} is damaged at {rows}: {error}", hint=hint) from error
 
     def _group_of(self, kind: Kind, position: int) -> Group:
         group = self.group(position)

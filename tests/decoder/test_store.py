@@ -357,6 +357,17 @@ def test_metadata_that_cannot_be_is_the_peers_fault(tmp_path, fields):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("array", "read"), [("snapshots", lambda s: s.snapshot(0)), ("frames", lambda s: s.frames(0, 4))])
+def test_a_damaged_file_is_told_from_good_ones(tmp_path, array, read):
+    example = Example(make_metadata()).fold()
+    store = stored(tmp_path, example)
+    store.put_frames(0, example.group(0), 1.0, "gap-tv")
+    chunk = store.path / array / "c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=f"{array} of .* is damaged"):
+        read(store)
+
+
 def test_leftovers_of_a_crash_disturb_nobody(tmp_path):
     example = Example(make_metadata()).fold()
     store = stored(tmp_path, example)

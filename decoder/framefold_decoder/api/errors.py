@@ -24,7 +24,7 @@ class ErrorDetail(BaseModel):
 class ErrorBody(BaseModel):
     """The body of every error response."""
 
-    error: ErrorDetail = Field(description="What went wrong and what to do.")
+    error: ErrorDetail = Field(description="The error, in the same shape for every status.")
 
 
 class ApiError(Exception):

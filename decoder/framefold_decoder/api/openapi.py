@@ -10,6 +10,8 @@ from pathlib import Path
 from framefold_decoder.api.app import create_app
 from framefold_decoder.library import Library
 
+COMMITTED = Path(__file__).with_name("openapi.json")
+
 
 def describe() -> str:
     """The description as JSON, a line per value, so that changes can be read in a diff."""

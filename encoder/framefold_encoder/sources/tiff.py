@@ -79,18 +79,20 @@ class _Pages:
     """Frames that are pages, decoded straight into the caller's array."""
 
     def __init__(self, path: Path, tif: TiffFile, layout: _Layout) -> None:
+        """Raises `InputError` when the last page is not whole: most files cut short show it there."""
         self._path = path
         self._tif = tif
         self._pages = layout.pages
         self._first = tif.pages.first
+        last = layout.frame_count - 1
+        with _sound(path, f"frame {last} cannot be read"):
+            self._page(last)
 
     def read(self, start: int, out: npt.NDArray[np.integer[Any]]) -> None:
         """Fill `out` (n, H, W) with pages start to start + n."""
         for frame, target in enumerate(out, start):
             with _sound(self._path, f"frame {frame} cannot be read"):
-                page = self._page(frame)
-                _refuse_missing_strips(page, f"{self._path}: frame {frame}")
-                page.asarray(out=target)
+                self._page(frame).asarray(out=target)
 
     def _page(self, frame: int) -> TiffPage:
         found = self._pages[frame]
@@ -101,6 +103,7 @@ class _Pages:
                 f"{self._path}: page {page.index} is {_pixels(page)}, but page 0 is {_pixels(self._first)}",
                 hint="Save frames of one shape and type in a file of their own",
             )
+        _refuse_missing_strips(page, f"{self._path}: frame {frame}")
         return page
 
     def close(self) -> None:
