@@ -20,7 +20,7 @@ _OPTIONS = ("data", "ingest", "http", "model", "models", "provider", "threads", 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="framefold-decoder: %(message)s", stream=sys.stderr)
+    _log_to_stderr()
     try:
         settings = load_decoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         command = {"serve": _serve, "models": _models}[options.command]
@@ -29,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"framefold-decoder: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _log_to_stderr() -> None:
+    """framefold's own messages only: what libraries have to say of a bad file is in framefold's error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(logging.Filter("framefold_decoder"))
+    logging.basicConfig(level=logging.INFO, format="framefold-decoder: %(message)s", handlers=[handler])
 
 
 def _serve(settings: DecoderSettings) -> None:

@@ -12,11 +12,14 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from queue import Empty
 
 import numpy as np
 import numpy.typing as npt
 
+from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import Bits, MaskKind, MaskSpec, derive_masks
 from framefold_protocol.model import level, relative_noise
 from framefold_simulator import Movie, MovieSpec
@@ -176,11 +179,24 @@ def prefetched(spec: DataSpec, first_step: int, workers: int) -> Iterator[Iterat
     for process in processes:
         process.start()
     try:
-        yield (queue.get(timeout=600) for queue in itertools.cycle(queues))
+        yield (_take(process, queue) for process, queue in itertools.cycle(zip(processes, queues, strict=True)))
     finally:
         for process in processes:
             process.terminate()
             process.join()
+
+
+def _take(process: BaseProcess, queue: Queue[Batch]) -> Batch:
+    """The worker's next batch; a worker that ended would otherwise be waited for forever."""
+    while True:
+        try:
+            return queue.get(timeout=5)
+        except Empty:
+            if not process.is_alive():
+                raise FramefoldError(
+                    f"a data worker ended with exit code {process.exitcode}",
+                    hint="Its error is printed above; --workers 0 shows it",
+                ) from None
 
 
 def _produce(spec: DataSpec, first_step: int, stride: int, queue: Queue[Batch]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_simulator import Movie, MovieSpec
 from framefold_training import simulate
@@ -124,4 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FramefoldError as error:
+        raise SystemExit(f"error: {error}") from None

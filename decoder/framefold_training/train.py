@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_training.checkpoint import CHECKPOINT, State, read_checkpoint, write_checkpoint
 from framefold_training.data import Batch, DataSpec, prefetched
 from framefold_training.evaluate import clips, of_net, score, summary
@@ -158,4 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FramefoldError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -27,13 +27,20 @@ _OPTIONS = ("to", "ratio", "mask", "density", "period", "seed", "mask_file")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="framefold-encoder: %(message)s", stream=sys.stderr)
+    _log_to_stderr()
     try:
         settings = load_encoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         return _run(options.source, settings)
     except FramefoldError as error:
         print(f"framefold-encoder: error: {error}", file=sys.stderr)
         return 2
+
+
+def _log_to_stderr() -> None:
+    """framefold's own messages only: what libraries have to say of a bad file is in framefold's error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(logging.Filter("framefold_encoder"))
+    logging.basicConfig(level=logging.INFO, format="framefold-encoder: %(message)s", handlers=[handler])
 
 
 def _run(uri: str, settings: EncoderSettings) -> int:

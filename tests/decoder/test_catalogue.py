@@ -186,7 +186,10 @@ def test_a_newer_schema_is_refused(url):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("bad", ["nonsense", "oracle+nodriver://host/db", "sqlite:////no/such/folder/catalogue.sqlite"])
+@pytest.mark.parametrize(
+    "bad",
+    ["nonsense", "nodatabase://host/db", "postgresql+psycopg://127.0.0.1:1/db", "sqlite:////no/such/folder/catalogue.sqlite"],
+)
 def test_a_database_that_cannot_be_opened_is_a_store_error(bad):
     with pytest.raises(StoreError, match="cannot be used") as caught:
         Catalogue(bad)

@@ -52,6 +52,7 @@ def test_killed_between_two_steps_it_goes_on_with_nothing_lost_or_doubled(librar
     after = Library.open(tmp_path / "data")
     record = after.add_stream(example.metadata)
     assert record.position == {"store": 1, "catalogue": 3}[last_step]
+    assert after.store(stream_id).position == record.position
     after.put(stream_id, example.messages[record.position :], 10)
     after.finish(stream_id, example.positions, example.frames)
     np.testing.assert_array_equal(after.store(stream_id).snapshot(3), _sums(example, 3))

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import ModelCard
+from framefold_simulator import Movie, MovieSpec
 from framefold_training import simulate
 from framefold_training.checkpoint import write_checkpoint
-from framefold_training.data import Batch, Batches, DataSpec, Pool, fold, prefetched
+from framefold_training.data import Array, Batch, Batches, DataSpec, Pool, fold, prefetched
 from framefold_training.evaluate import of_file, of_net, psnr, score
 from framefold_training.export import export
 from framefold_training.model import Net, NetSpec
@@ -208,3 +209,29 @@ def test_scores_tell_net_and_rival_apart() -> None:
 def test_psnr_takes_the_peak_of_the_truth() -> None:
     truth = np.array([[[1.0, 2.0]]], np.float32)
     assert psnr(truth + 0.2, truth) == pytest.approx(20, abs=1e-4)
+
+
+SHIPPED = Path(__file__).parents[2] / "decoder" / "framefold_decoder" / "models" / "first-light-b20.onnx"
+
+
+@pytest.fixture(scope="module")
+def shipped_clip() -> Array:
+    """Of a movie that training never draws, mean about 1, (60, 96, 96)."""
+    return Movie(MovieSpec(shape=(128, 128), dose=1.0, seed=0, loop=60)).clean(0, 60)[:, :96, :96]
+
+
+def test_the_shipped_net_beats_averaging(shipped_clip: Array) -> None:
+    rows = score(of_file(SHIPPED), "simulator", shipped_clip, doses=(5.0, 20.0))
+    gains = [net.psnr_db - mean.psnr_db for net, mean in zip(rows[::2], rows[1::2], strict=True)]
+    assert min(gains) > 2
+
+
+def test_the_shipped_halo_hides_seams(shipped_clip: Array) -> None:
+    card = ModelCard.read(SHIPPED.with_suffix(".json"))
+    masks = derive_masks(MaskSpec(), (96, 96)).window()
+    whole = fold(20 * shipped_clip, masks, np.random.default_rng(0))
+    tile = Batch(*(a[..., 48:] if a.ndim == 4 else a for a in whole.arrays()))
+    runtime = of_file(SHIPPED)
+    frames = runtime(whole)[..., 48:]
+    seam = np.sqrt(np.mean((runtime(tile) - frames)[..., card.halo :] ** 2))
+    assert seam < 0.01 * np.sqrt(np.mean((frames - tile.frames) ** 2))

@@ -5,20 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = {
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "fastapi",
-    "uvicorn",
-    "zarr",
-    "sqlalchemy",
-    "h5py",
-    "tifffile",
-    "mrcfile",
-    "scipy",
-    "PIL",
-}
+SERVER = {"torch", "onnx", "onnxruntime", "fastapi", "uvicorn", "zarr", "sqlalchemy", "PIL"}
+HEAVY = SERVER | {"h5py", "tifffile", "mrcfile"}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +16,7 @@ HEAVY = {
         ("framefold_simulator", HEAVY),
         ("framefold_protocol.session", HEAVY | {"numba", "zmq"}),
         ("framefold_client", HEAVY | {"numba", "zmq"}),
-        ("framefold_decoder.cli", {"torch", "onnx"}),
+        ("framefold_decoder.cli", HEAVY | {"numba", "zmq"}),
         ("framefold_decoder.service", {"torch", "onnx"}),
     ],
 )

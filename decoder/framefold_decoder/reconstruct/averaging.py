@@ -6,16 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 RADIUS = 2
 """Half side of the local mean's square, pixels: 25 pixels average shot noise to a fifth."""
 
 
-def plain_mean(snapshot: npt.NDArray[np.generic], exposure: npt.NDArray[np.generic]) -> Image:
+def plain_mean(snapshot: Numbers, exposure: Numbers) -> Image:
     """Counts per exposure, (H, W): the snapshot over its exposure. Pixels that were never exposed take the local mean."""
     return np.where(exposure > 0, snapshot / np.maximum(exposure, 1), local_mean(snapshot, exposure)).astype(np.float32)
 
 
-def local_mean(snapshot: npt.NDArray[np.generic], exposure: npt.NDArray[np.generic]) -> Image:
+def local_mean(snapshot: Numbers, exposure: Numbers) -> Image:
     """Counts per exposure over the square of 5 x 5 pixels about each pixel, (H, W); the frame's mean where none was exposed."""
     counts, exposures = (_box_sum(array.astype(np.float64)) for array in (snapshot, exposure))
     mean = float(snapshot.sum(dtype=np.float64) / max(exposure.sum(dtype=np.float64), 1.0))

@@ -14,6 +14,8 @@ from framefold_protocol.errors import InputError
 
 Frames = npt.NDArray[np.float32]
 """(B, H, W) frames in detector counts."""
+Variance = npt.NDArray[np.float32]
+"""(H, W) in detector counts squared."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,10 @@ class NoiseModel:
             if not (np.isfinite(value) and (value >= 0 or name == "offset_counts")):
                 raise InputError(f"noise model's {name} is {value}, expected a finite number, 0 or more")
 
-    def variance(self, counts: npt.NDArray[np.floating], exposures: npt.NDArray[np.generic] | int = 1) -> Variance:
+    def variance(self, counts: npt.NDArray[np.floating], exposures: npt.NDArray[np.uint16] | int = 1) -> Variance:
         """Variance in counts^2 of the sum of `exposures` frames whose expected sum is `counts`, both (H, W)."""
         signal = np.maximum(counts - self.offset_counts * exposures, 0.0)
         return np.asarray(self.counts_per_electron * signal + self.read_noise_counts**2 * exposures, np.float32)
-
-
-Variance = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +74,6 @@ class Reconstructor(Protocol):
     @property
     def provider(self) -> str:
         """What really computes: `numba`, or ONNX Runtime's provider in use, such as `CPUExecutionProvider`."""
-
-    def misfit(self, coding: Coding) -> str:
-        """Why this coding cannot be reconstructed, in a few words; empty when it can."""
 
     def reconstruct(
         self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel

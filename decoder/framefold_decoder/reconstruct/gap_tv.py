@@ -20,7 +20,6 @@ from numba import njit
 from framefold_decoder.reconstruct.averaging import local_mean, plain_mean
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
 from framefold_decoder.reconstruct.tiling import Tile, tiles
-from framefold_protocol.coding import Coding
 from framefold_protocol.masks import Bits
 from framefold_protocol.model import level
 
@@ -53,14 +52,10 @@ class GapTv:
     temporal_weight: float | None = None
     """Weight of change in time against change in space; None: from the noise. About 0.5 suits fast video, 4 slow samples."""
     iterations: int = ITERATIONS
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """The result does not depend on it."""
+    threads: int = 0
+    """0: one per core. The result does not depend on it."""
     name: str = field(default="gap-tv", init=False)
     provider: str = field(default="numba", init=False)
-
-    def misfit(self, coding: Coding) -> str:
-        """Empty: every coding fits."""
-        return ""
 
     def reconstruct(
         self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel
@@ -69,25 +64,25 @@ class GapTv:
         exposure = group.exposure()
         signal = group.snapshot - np.float64(noise.offset_counts) * exposure
         counts = level(signal, exposure)
-        start = plain_mean(signal, exposure) / counts
         relative = NoiseModel(noise.counts_per_electron / counts, 0.0, noise.read_noise_counts / counts)
-        expected = np.maximum(local_mean(signal, exposure) / counts, 0.1)  # a dark pixel's noise is not known to be zero
         deviation = float(np.sqrt(relative.variance(np.ones(()))))
-        # The weight of the data is 1 / variance, that of total variation STRENGTH / deviation.
+        weight = default_temporal_weight(deviation) if self.temporal_weight is None else self.temporal_weight
+        start = plain_mean(signal, exposure) / counts
+        expected = np.maximum(local_mean(signal, exposure) / counts, 0.1)  # a dark pixel's noise is not known to be zero
+        # The data weigh 1 / variance, total variation STRENGTH / deviation.
         relaxation = relative.variance(expected) * (STRENGTH / (STEP * max(deviation, 1e-6)))
-        weight = self.temporal_weight if self.temporal_weight is not None else default_temporal_weight(deviation)
         images = (signal / counts).astype(np.float32), start, relaxation
 
         def solve(tile: Tile) -> None:
             masks = group.coding.window(tile.rows, tile.columns)
-            window = (np.ascontiguousarray(image[tile.rows, tile.columns]) for image in images)
-            solution = _solve(masks, *window, np.float32(weight), self.iterations)
-            frames[:, *tile.core] = solution[:, *tile.inner]
+            snapshot, first, relaxed = (np.ascontiguousarray(image[tile.rows, tile.columns]) for image in images)
+            solution = _solve(masks, snapshot, first, relaxed, np.float32(weight), self.iterations)[:, *tile.inner]
+            frames[:, *tile.core] = np.maximum(solution * np.float32(counts) + np.float32(noise.offset_counts), 0)
 
         frames = np.empty((group.coding.ratio, *group.coding.shape), np.float32)
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as pool:
             list(pool.map(solve, tiles(group.coding.shape, TILE_SIDE, TILE_HALO)))
-        return np.maximum(frames * np.float32(counts) + np.float32(noise.offset_counts), 0, out=frames)
+        return frames
 
 
 def default_temporal_weight(relative_deviation: float) -> float:
@@ -96,19 +91,13 @@ def default_temporal_weight(relative_deviation: float) -> float:
 
 
 @njit(nogil=True, fastmath=True, cache=True)
-def _solve(
-    masks: Bits, snapshot: Floats, start: Floats, relaxation: Floats, weight: np.float32, iterations: int
-) -> Floats:
+def _solve(masks: Bits, snapshot: Floats, start: Floats, relaxation: Floats, weight: np.float32, iterations: int) -> Floats:
     """Frames (B, H, W) from masks (B, H, W) and snapshot, start and relaxation (H, W), in units of the level."""
     frames = np.empty(masks.shape, np.float32)
     frames[:] = start
     ahead = frames.copy()
     dual = np.zeros((3, *masks.shape), np.float32)
-    gain = np.empty(snapshot.shape, np.float32)
-    exposure = masks.sum(axis=0)
-    for y in range(snapshot.shape[0]):
-        for x in range(snapshot.shape[1]):
-            gain[y, x] = 1.0 / (max(exposure[y, x], 1) * (1.0 + relaxation[y, x]))
+    gain = (1.0 / (np.maximum(masks.sum(axis=0), 1) * (1.0 + relaxation))).astype(np.float32)
     step = np.float32(1.0 / (STEP * (8.0 + 4.0 * weight * weight)))  # the largest with which the iteration converges
     shrink = np.float32(1.0 / (1.0 + step * SMOOTH_GRADIENT))
     for _ in range(iterations):
@@ -133,7 +122,7 @@ def _variation_step(dual: Floats, ahead: Floats, weight: np.float32, step: np.fl
                 px = shrink * (dx[x] + step * (row[x + 1] - row[x]))
                 py = shrink * (dy[x] + step * (below[x] - row[x]))
                 pt = shrink * (dt[x] + step * weight * (after[x] - row[x]))
-                norm = one / max(math.sqrt(px * px + py * py + pt * pt), one)
+                norm = one / max(np.float32(math.sqrt(px * px + py * py + pt * pt)), one)
                 dx[x], dy[x], dt[x] = px * norm, py * norm, pt * norm
 
 

@@ -36,28 +36,36 @@ class Tile:
 
 
 def tiles(shape: tuple[int, int], side: int, halo: int, multiple: int = 1) -> Iterator[Tile]:
-    """Tiles of (H, W) frames: cores of `side` pixels within windows `halo` pixels wider at each side, but where the frame ends.
+    """Tiles of (H, W) frames: equal cores of about `side` pixels, in windows that reach `halo` pixels farther within the frame.
 
-    `side` and `halo` are rounded up to a multiple of `multiple`, so that windows start at its multiples: a net that works on
-    blocks of that size sees the same blocks in a tile as in the whole frame.
+    Windows start at multiples of `multiple`: a net that works on blocks of that size sees the same blocks in a tile as in the
+    whole frame.
     """
-    side, halo = (-(-length // multiple) * multiple for length in (max(side, 1), halo))
-    for rows, core_rows in _spans(shape[0], side, halo):
-        for columns, core_columns in _spans(shape[1], side, halo):
+    for rows, core_rows in _spans(shape[0], side, halo, multiple):
+        for columns, core_columns in _spans(shape[1], side, halo, multiple):
             inner = (_relative(core_rows, rows), _relative(core_columns, columns))
             yield Tile(rows, columns, (core_rows, core_columns), inner)
 
 
 def pad_to_multiple(array: npt.NDArray[Scalar], multiple: int) -> npt.NDArray[Scalar]:
-    """The array with its last two axes extended to multiples of `multiple`, by reflection at the bottom and right."""
-    widths = [(0, 0)] * (array.ndim - 2) + [(0, -length % multiple) for length in array.shape[-2:]]
-    return np.pad(array, widths, mode="symmetric")
+    """The array with its last two axes extended to a multiple of `multiple`, by reflection at the bottom and right.
+
+    To twice `multiple` at least: exported nets take no single block.
+    """
+    widths = [max(_round_up(length, multiple), 2 * multiple) - length for length in array.shape[-2:]]
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, width) for width in widths], mode="symmetric")
 
 
-def _spans(length: int, side: int, halo: int) -> list[tuple[slice, slice]]:
+def _spans(length: int, side: int, halo: int, multiple: int) -> list[tuple[slice, slice]]:
     """Window and core along one axis."""
-    cores = [slice(start, min(start + side, length)) for start in range(0, length, side)]
+    step = _round_up(-(-length // -(-length // side)), multiple)
+    halo = _round_up(halo, multiple)
+    cores = [slice(start, min(start + step, length)) for start in range(0, length, step)]
     return [(slice(max(core.start - halo, 0), min(core.stop + halo, length)), core) for core in cores]
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _relative(part: slice, whole: slice) -> slice:

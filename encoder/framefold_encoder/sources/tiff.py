@@ -71,7 +71,7 @@ def open_tiff(path: Path) -> FileSource:
             frames: _Pages | RawFrames = _Pages(path, tif, layout)
             undo.pop_all()  # the frames close it
         else:
-            frames = RawFrames(path, layout.offset, shape, stored.newbyteorder(tif.byteorder))
+            frames = RawFrames(path, layout.offset, shape, stored)
     return FileSource(path, frames, shape=shape, stored=stored, frame_time_s=frame_time_s, pixel_size_nm=pixel_size_nm)
 
 

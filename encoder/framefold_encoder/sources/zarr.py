@@ -64,7 +64,7 @@ def _array(node: Any, path: Path, inside: str | None) -> Any:
             raise InputError(f"{path}: is itself an array, there is no {inside!r} in it", hint=f"Write file:{path}")
         return node
     with damage(path, "its members cannot be listed", _ERRORS), warnings.catch_warnings():
-        pass  # other files in the folder
+        warnings.simplefilter("ignore", UserWarning)  # other files in the folder
         arrays = {f"/{name}": item for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
     if inside:
         wanted = f"/{inside.strip('/')}"

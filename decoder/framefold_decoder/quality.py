@@ -1,0 +1,48 @@
+"""How far frames can be trusted: whether they explain their snapshot (chi2), and how near they come to a known truth (PSNR)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.tiling import row_bands
+from framefold_protocol.errors import InputError
+
+ROUNDING_VARIANCE = 1 / 12
+"""Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""
+
+
+def chi2(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
+    """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed.
+
+    `frames` are (B, H, W) in detector counts. About 1 when they explain the snapshot; above, they do not, or the noise model is
+    wrong; below, they follow its noise. var(Y) is the noise model's at the sum of the frames. Frames that were clipped or
+    rounded for storage below their noise give the same within some per cent. Memory stays bounded. Raises `InputError` when
+    frames and snapshot differ in shape.
+    """
+    coding = group.coding
+    if frames.shape != (coding.ratio, *coding.shape):
+        raise InputError(f"frames are {frames.shape}, expected {(coding.ratio, *coding.shape)} as the group has them")
+    total, exposed = 0.0, 0
+    for rows in row_bands(coding.shape, coding.ratio):
+        masks = coding.window(rows)
+        exposure = masks.sum(axis=0, dtype=np.uint16)
+        expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
+        variance = np.maximum(noise.variance(expected, exposure), ROUNDING_VARIANCE)
+        squares = (group.snapshot[rows] - expected.astype(np.float64)) ** 2 / variance
+        total += float(squares[exposure > 0].sum())
+        exposed += int(np.count_nonzero(exposure))
+    return total / exposed if exposed else 1.0
+
+
+def psnr(estimate: npt.NDArray[np.generic], truth: npt.NDArray[np.generic], peak: float) -> float:
+    """10 log10(peak^2 / mean squared error) in dB over all of (T, H, W); infinite when they are equal.
+
+    Raises `InputError` when the shapes differ.
+    """
+    if estimate.shape != truth.shape:
+        raise InputError(f"estimate is {estimate.shape}, expected {truth.shape} as the truth is")
+    errors = [np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2) for a, b in zip(estimate, truth, strict=True)]
+    error = float(np.mean(errors))
+    return float(10 * np.log10(peak**2 / error)) if error else float("inf")

@@ -1,0 +1,109 @@
+"""ONNX Runtime, imported when a net is first loaded, and the provider that was asked for: got, or an error that says why not.
+
+The provider that really computes is the session's first. Asked for one it cannot start, ONNX Runtime logs a line and computes
+on the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from framefold_protocol.errors import ModelError
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+_PREFERRED = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+_LIBRARIES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
+
+
+class ProviderError(ModelError):
+    """ONNX Runtime, or the provider asked for, cannot be used: no other model would help."""
+
+
+def open_session(path: Path, provider: Provider, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` of the file, on `provider`; `auto` takes CUDA where there is one.
+
+    Raises `ProviderError` when the provider cannot be had, `ModelError` when the file is no model.
+    """
+    runtime = import_runtime()
+    wanted = _providers(runtime, provider)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only: warnings are about its own graph transformations
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # ONNX Runtime's exceptions share no base
+        hint = "Export the model again, or take it out of the model folder"
+        raise ModelError(f"{path} cannot be loaded by ONNX Runtime {runtime.__version__}: {_line(error)}", hint=hint) from error
+    got = session.get_providers()[0]
+    if provider != "auto" and got != wanted[0]:
+        raise ProviderError(
+            f"provider {provider} was asked for, but ONNX Runtime {runtime.__version__} computes on {got}: "
+            f"{_obstacle(runtime, wanted[0])}",
+            hint="Check the driver with nvidia-smi and the libraries with pip install 'framefold[gpu]', or ask for cpu",
+        )
+    return session
+
+
+def import_runtime() -> Any:
+    """The module `onnxruntime`. Raises `ProviderError` when it is missing, or installed twice."""
+    installed = [name for name in _DISTRIBUTIONS if _is_installed(name)]
+    if len(installed) > 1:
+        # They share one folder: the CPU one wins without a word, and removing either breaks the other.
+        hint = f"pip uninstall {' '.join(installed)}, then install framefold[decoder] or framefold[gpu], never both"
+        raise ProviderError(f"{' and '.join(installed)} are both installed, expected one of them", hint=hint)
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        hint = "pip install 'framefold[decoder]', or 'framefold[gpu]' where there is an NVIDIA GPU"
+        raise ProviderError(f"ONNX Runtime cannot be imported: {_line(error)}", hint=hint) from error
+
+
+def _providers(runtime: Any, provider: Provider) -> list[str]:
+    """What to ask ONNX Runtime for, the preferred first; all of it is in this build."""
+    available = runtime.get_available_providers()
+    if provider == "auto":
+        return [name for name in _PREFERRED["cuda"] if name in available]
+    wanted = _PREFERRED[provider]
+    if wanted[0] not in available:
+        raise ProviderError(
+            f"provider {provider} was asked for, but this build of ONNX Runtime {runtime.__version__} has only "
+            f"{', '.join(available)}",
+            hint="pip uninstall onnxruntime, then pip install 'framefold[gpu]', or ask for cpu",
+        )
+    return [name for name in wanted if name in available]
+
+
+def _obstacle(runtime: Any, provider: str) -> str:
+    """Why a provider did not start: what the loader says of its library."""
+    folder = Path(runtime.__file__).parent / "capi"
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+    try:
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{_LIBRARIES[provider]}.so"))
+    except OSError as error:
+        return _line(error)
+    return "its libraries are there, but no device answers"
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _line(error: Exception) -> str:
+    """An error's text on one line, without a full stop."""
+    return " ".join(str(error).split()).rstrip(".")
