@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from framefold_decoder.quality import chi2
 from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
 from framefold_decoder.reconstruct.registry import Registry
-
 from framefold_encoder.folding import Folder
 from framefold_encoder.sources import open_source
 from framefold_protocol import payload, wire

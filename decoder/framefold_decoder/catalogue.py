@@ -17,8 +17,8 @@ from sqlalchemy import CursorResult, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from framefold_decoder.metadata import from_json, to_json
-from framefold_decoder.schema import UNDECODED, ModelRow, PositionRow, SchemaRow, StreamRow, open_database
+from framefold_decoder.catalogue_tables import UNDECODED, ModelRow, PositionRow, SchemaRow, StreamRow, open_database
+from framefold_decoder.store.metadata import from_json, to_json
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
 

@@ -16,7 +16,7 @@ from types import TracebackType
 import zmq
 
 from framefold_decoder.library import Library
-from framefold_decoder.metadata import check_metadata
+from framefold_decoder.store.metadata import check_metadata
 from framefold_protocol import wire
 from framefold_protocol.errors import InputError, RemoteProtocolError, SettingsError, StoreError
 from framefold_protocol.masks import derive_masks
@@ -36,6 +36,7 @@ class _Peer:
     arrived: list[Data] = field(default_factory=list)
     """Received, not stored yet."""
     wire_bytes: int = 0
+    """Of all messages since something was stored."""
 
     @property
     def stream_id(self) -> str:
@@ -112,12 +113,12 @@ class Downlink:
         del self._peers[identity]
 
     def _hear(self, identity: bytes, peer: _Peer, parts: Parts) -> None:
+        peer.wire_bytes += wire.size(parts)
         match peer.session.receive(parts):
             case Opened(stream):
                 self._open(identity, peer, stream)
             case Received(data):
                 peer.arrived.append(data)
-                peer.wire_bytes += wire.size(parts)
             case Ended(end):
                 self._close(identity, peer, end)
             case Refused(error):

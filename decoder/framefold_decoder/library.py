@@ -10,7 +10,7 @@
         Y, coding = store.snapshot(position), store.coding(position)
         library.put_frames(stream_id, position, frames, chi2, model)  # stored, and no longer pending
 
-One process at a time may write a library; readers of the Zarr folders need no leave.
+One process at a time may open a library; readers of the Zarr folders need no leave.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from framefold_decoder.catalogue import Catalogue, StreamRecord
-from framefold_decoder.durable import store_errors
-from framefold_decoder.metadata import check_metadata
-from framefold_decoder.rounding import Frames
 from framefold_decoder.store import StreamStore
+from framefold_decoder.store.durable import lock_folder, store_errors
+from framefold_decoder.store.metadata import check_metadata
+from framefold_decoder.store.rounding import Frames
 from framefold_protocol.errors import InputError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
@@ -32,8 +33,9 @@ from framefold_protocol.messages import Data, StreamMetadata
 class Library:
     """A data folder in use. Methods may be called from any thread, `put` and `finish` of one stream from one at a time."""
 
-    def __init__(self, folder: Path, catalogue: Catalogue, mask_folder: Path | None = None) -> None:
+    def __init__(self, folder: Path, catalogue: Catalogue, mask_folder: Path | None, lock: TextIO) -> None:
         self.folder = folder
+        self._folder_lock = lock
         self.catalogue = catalogue
         self._mask_folder = mask_folder
         self._stores: dict[str, StreamStore] = {}
@@ -43,15 +45,22 @@ class Library:
     def open(cls, folder: Path, *, database_url: str | None = None, mask_folder: Path | None = None) -> Library:
         """Open a data folder, or make it. `database_url`: another catalogue than `catalogue.sqlite` in the folder.
 
-        `mask_folder` is where masks of kind `file` lie. Raises `StoreError`.
+        `mask_folder` is where masks of kind `file` lie. Raises `StoreError`, also when another process has the folder open.
         """
         with store_errors(f"opening data folder {folder}"):
             (folder / "streams").mkdir(parents=True, exist_ok=True)
-        return cls(folder, Catalogue(database_url or f"sqlite:///{folder / 'catalogue.sqlite'}"), mask_folder)
+            lock = lock_folder(folder)
+        try:
+            catalogue = Catalogue(database_url or f"sqlite:///{folder / 'catalogue.sqlite'}")
+        except BaseException:
+            lock.close()
+            raise
+        return cls(folder, catalogue, mask_folder, lock)
 
     def close(self) -> None:
-        """Close the catalogue. Stores need no closing."""
+        """Close the catalogue and let go of the folder. Stores need no closing."""
         self.catalogue.close()
+        self._folder_lock.close()
 
     def problems(self) -> list[str]:
         """What keeps the library from being written and read; empty when all is well."""

@@ -34,12 +34,20 @@ def serve(settings: DecoderSettings) -> None:
             stack.enter_context(unfolder)
         downlink = Downlink(settings.ingest, library, settings.credit, settings.masks, unfolder.wake)
         stack.enter_context(downlink)
-        app = create_app(library, registry.models)
+        app = create_app(library, registry.models, lambda: _problems(downlink, unfolder, settings.model))
         _log.info("encoders connect to %s", settings.ingest)
         _log.info("REST at http://%s/api/v1, described at http://%s/docs", settings.http, settings.http)
         _log.info("data in %s", settings.data.resolve())
         _serve_http(app, http)
         _log.info("stopping")
+
+
+def _problems(downlink: Downlink, unfolder: Unfolder, model: str) -> list[str]:
+    """What `/readyz` tells besides the library's own problems."""
+    stopped = [] if downlink.running else ["the link to the encoders has stopped; restart the decoder and see its log"]
+    if model != "none" and not unfolder.running:
+        stopped.append("the reconstruction has stopped; restart the decoder and see its log")
+    return stopped
 
 
 def _listen(host: str, port: int) -> socket.socket:

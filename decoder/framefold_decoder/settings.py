@@ -26,7 +26,7 @@ class DecoderSettings(BaseModel):
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="ONNX Runtime provider")
     threads: int = Field(0, ge=0, description="Threads of a reconstruction; 0: one per core")
     masks: Path | None = Field(None, description="Folder of mask files, for streams folded with masks of kind 'file'")
-    credit: int = Field(8, ge=1, description="Messages an encoder may have under way beyond what is stored")
+    credit: int = Field(32, ge=1, description="Messages an encoder may have under way beyond what is stored")
 
     @property
     def http_address(self) -> tuple[str, int]:

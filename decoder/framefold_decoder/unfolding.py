@@ -31,6 +31,7 @@ class Unfolder:
         self._registry = registry
         self._model = model
         self._failed: set[tuple[str, int]] = set()
+        self._cards_kept: set[str] = set()
         self._closing = threading.Event()
         self._work = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unfolder", daemon=True)
@@ -79,11 +80,19 @@ class Unfolder:
         waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9
         return record.position > position + 1 or record.state == "complete" or not 0 <= waited_s < _PATIENCE_S
 
+    def _keep_card(self, model: str) -> None:
+        """Put a model's card into the catalogue before its first frames are, so that they can be traced to it for good."""
+        if model not in self._cards_kept:
+            entry = next(entry for entry in self._registry.models() if entry.name == model)
+            self._library.catalogue.add_model(model, entry.card or {})
+            self._cards_kept.add(model)
+
     def _unfold(self, stream_id: str, position: int) -> None:
         store = self._library.store(stream_id)
         group = _group(store, position)
         assert group is not None, "only snapshots are pending"
         reconstructor = self._registry.choose(self._model, group.coding)
+        self._keep_card(reconstructor.name)
         noise = NoiseModel(counts_per_electron=store.metadata.counts_per_electron or 1.0)
         start = time.perf_counter()
         frames = reconstructor.reconstruct(group, _group(store, position - 1), _group(store, position + 1), noise)

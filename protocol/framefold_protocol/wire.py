@@ -109,7 +109,7 @@ def _build(cls: type[typing.Any], values: dict[str, typing.Any], where: str) -> 
 
 
 def _convert(value: object, hint: typing.Any, where: str) -> object:
-    """The value as the field's type, or RemoteProtocolError. Integers are below 2^63, so that every store can hold them."""
+    """The value as the field's type, or RemoteProtocolError. Integers are natural and below 2^64."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(value, arguments[0], where)

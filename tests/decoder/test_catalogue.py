@@ -8,7 +8,7 @@ import sqlalchemy
 from stream_examples import Example, make_metadata
 
 from framefold_decoder.catalogue import Catalogue
-from framefold_decoder.schema import open_database
+from framefold_decoder.catalogue_tables import open_database
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.masks import MaskSpec
 

@@ -49,6 +49,7 @@ def test_killed_between_two_steps_it_goes_on_with_nothing_lost_or_doubled(librar
     if last_step == "catalogue":
         library.catalogue.record(stream_id, example.messages[1:3], 10)
 
+    library.close()  # a kill lets go of the folder too
     after = Library.open(tmp_path / "data")
     record = after.add_stream(example.metadata)
     assert record.position == {"store": 1, "catalogue": 3}[last_step]
@@ -78,11 +79,19 @@ def test_a_store_that_vanished_is_not_made_anew(library):
     library.add_stream(example.metadata)
     library.put(stream_id, example.messages, 10)
     library.path(stream_id).rename(library.folder / "elsewhere")
+    library.close()
     again = Library.open(library.folder)
     again.add_stream(example.metadata)
     with pytest.raises(StoreError, match="not a framefold store"):
         again.put(stream_id, example.messages, 10)
     again.close()
+
+
+def test_a_folder_in_use_is_not_opened_again(library):
+    with pytest.raises(StoreError, match=f"{library.folder} is in use by another process"):
+        Library.open(library.folder)
+    library.close()
+    Library.open(library.folder).close()
 
 
 def test_a_stream_id_is_no_path(library):

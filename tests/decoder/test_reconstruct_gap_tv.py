@@ -7,7 +7,6 @@ import pytest
 from folded_examples import coding, fold, moving_movie
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import evaluation_file
 
 from framefold_decoder.quality import chi2, psnr
 from framefold_decoder.reconstruct.averaging import plain_mean
@@ -16,6 +15,7 @@ from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from recordings import evaluation_file
 
 NOISELESS = NoiseModel(counts_per_electron=0.0)
 

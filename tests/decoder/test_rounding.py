@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from framefold_decoder.rounding import FLOOR_ELECTRONS, NOISE_FRACTION, round_below_noise
+from framefold_decoder.store.rounding import FLOOR_ELECTRONS, NOISE_FRACTION, round_below_noise
 
 COUNTS = st.floats(-(2.0**32), 2.0**32, width=32)
 GAINS = st.floats(1e-3, 1e4)

@@ -16,8 +16,8 @@ import pytest
 import zarr
 from stream_examples import TWO_FAMILIES, Example, make_metadata
 
-from framefold_decoder.group_table import Kind
 from framefold_decoder.store import StreamStore
+from framefold_decoder.store.group_table import Kind
 from framefold_protocol import payload
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.masks import MaskSpec

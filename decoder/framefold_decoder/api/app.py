@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from fastapi import FastAPI
 
@@ -21,14 +20,14 @@ MAX_BYTES = 256 * 2**20
 
 def create_app(
     library: Library,
-    models: Callable[[], Iterable[Mapping[str, Any]]] = list,
+    models: Callable[[], Iterable[object]] = list,
     problems: Callable[[], Iterable[str]] = list,
     max_bytes: int = MAX_BYTES,
 ) -> FastAPI:
     """The REST service of a library.
 
-    `models` tells the models as rows with the fields of `schemas.ModelInfo`; `problems`, what else than the library keeps the
-    service from its work (`/readyz`); `max_bytes` bounds the frames in one answer. The caller closes the library.
+    `models` tells the models, objects or maps with the fields of `schemas.ModelInfo`; `problems`, what else than the library
+    keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer. The caller closes the library.
     """
     app = FastAPI(
         title="framefold decoder",

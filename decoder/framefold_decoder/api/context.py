@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
@@ -19,8 +19,8 @@ class Context:
     """What the service serves."""
 
     library: Library
-    models: Callable[[], Iterable[Mapping[str, Any]]]
-    """Rows with the fields of `schemas.ModelInfo`."""
+    models: Callable[[], Iterable[object]]
+    """Objects with the fields of `schemas.ModelInfo` as attributes or keys."""
     problems: Callable[[], Iterable[str]]
     """What keeps the rest of the service from its work; nothing when all is well."""
     max_bytes: int

@@ -19,7 +19,7 @@ from framefold_decoder.api.images import (
     npy_parts,
 )
 from framefold_decoder.catalogue import StreamRecord
-from framefold_decoder.group_table import Group, Kind
+from framefold_decoder.store.group_table import Group, Kind
 
 router = APIRouter(prefix="/streams/{stream_id}", tags=["pixels"])
 

@@ -20,8 +20,8 @@ from framefold_decoder.api.schemas import (
     StreamSummary,
 )
 from framefold_decoder.catalogue import StreamRecord
-from framefold_decoder.group_table import Group, Kind
 from framefold_decoder.store import StreamStore
+from framefold_decoder.store.group_table import Group, Kind
 
 router = APIRouter(prefix="/streams", tags=["streams"])
 UNKNOWN = error_responses(s404="No such stream.", s422="A parameter is out of bounds.")

@@ -49,8 +49,8 @@ STEP = 0.1
 """Primal step: how far a pixel may move in one iteration, in units of the level."""
 ITERATIONS = 80
 """Still scenes want fewer, fast ones more; both within half a dB."""
-TILE_SIDE = 128
-TILE_HALO = 16
+TILE_SIDE = 256
+TILE_HALO = 24
 """Pixels. Farther away than that, a pixel's influence is below a thousandth of the level."""
 
 Floats = npt.NDArray[np.float32]
@@ -109,7 +109,8 @@ def _solve(masks: Bits, snapshot: Floats, start: Floats, relaxation: Floats, com
         for k in range(count):
             _variation_step(dual[k], ahead[k], components[k, 0], components[k, 1])
         _projection_step(parts, ahead, dual, masks, snapshot, gain, components)
-    return parts.sum(axis=0)
+    frames: Floats = parts.sum(axis=0)
+    return frames
 
 
 @njit(nogil=True, fastmath=True, cache=True)

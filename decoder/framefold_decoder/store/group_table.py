@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from framefold_decoder.arrays import GROWTH_STEP, create_array, grow, trim
+from framefold_decoder.store.arrays import GROWTH_STEP, create_array, grow, trim
 from framefold_protocol.errors import StoreError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.layout import snapshot_dtype
+from framefold_decoder.store.layout import snapshot_dtype
 from framefold_protocol import payload
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import RemoteProtocolError

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from framefold_decoder.arrays import grow, trim
-from framefold_decoder.durable import store_errors
-from framefold_decoder.group_table import Group, GroupTable, Kind
-from framefold_decoder.incoming import Counts, Folded, check_order, unpack
-from framefold_decoder.layout import create_layout, open_layout
-from framefold_decoder.metadata import check_metadata, from_json
-from framefold_decoder.rounding import Frames, round_below_noise
+from framefold_decoder.store.arrays import grow, trim
+from framefold_decoder.store.durable import store_errors
+from framefold_decoder.store.group_table import Group, GroupTable, Kind
+from framefold_decoder.store.incoming import Counts, Folded, check_order, unpack
+from framefold_decoder.store.layout import create_layout, open_layout
+from framefold_decoder.store.metadata import check_metadata, from_json
+from framefold_decoder.store.rounding import Frames, round_below_noise
 from framefold_protocol.coding import BlockMap, Coding
 from framefold_protocol.errors import StoreError
 from framefold_protocol.masks import Masks, derive_masks

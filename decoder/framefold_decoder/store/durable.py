@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from zarr.abc.buffer import Buffer
 from zarr.storage import LocalStore
@@ -67,6 +69,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Take a folder for this process until the file returned is closed. Raises `StoreError` when another process has it."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        hint = "Stop the other framefold-decoder, or choose another data folder with --data"
+        raise StoreError(f"data folder {folder} is in use by another process", hint=hint) from error
+    return lock
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from framefold_decoder import rounding
-from framefold_decoder.arrays import GROWTH_STEP, create_array
-from framefold_decoder.durable import PARTIAL, DurableStore, store_errors, sync_folder
-from framefold_decoder.group_table import GroupTable
-from framefold_decoder.metadata import to_json
-from framefold_decoder.ome import AXES, multiscales
+from framefold_decoder.store import rounding
+from framefold_decoder.store.arrays import GROWTH_STEP, create_array
+from framefold_decoder.store.durable import PARTIAL, DurableStore, store_errors, sync_folder
+from framefold_decoder.store.group_table import GroupTable
+from framefold_decoder.store.metadata import to_json
+from framefold_decoder.store.ome import AXES, multiscales
 from framefold_protocol.coding import block_map_shape
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import StreamMetadata
