@@ -36,7 +36,8 @@ from framefold_training.model import MULTIPLE, Net
 INPUTS = ("snapshots", "exposures", "masks", "noise")
 
 HALO = 16
-"""Pixels at a tile's edge to throw away: deeper inside, the edge changes a frame by less than 1 % of the frame's own error."""
+"""Pixels at a tile's edge to throw away. As measured, the edge changes what is left by less than 1 % of the
+frames' own error (root mean square), by 2 % right at the cut."""
 
 TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, in units of the level, that still exports."""

@@ -1,7 +1,7 @@
 """A tiny honest net with the contract's inputs and output, written as ONNX: no weights, any ratio, any size.
 
-It averages the three snapshots over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that, then moves the result towards
-the snapshot, the less the noisier. A pixel depends on others up to 5 pixels away, and on where the blocks lie.
+It averages the three snapshots over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that, then moves the result
+towards the snapshot, the less the noisier. A pixel depends on others up to 5 pixels away, and on where the blocks lie.
 """
 
 from __future__ import annotations

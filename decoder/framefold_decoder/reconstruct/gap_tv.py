@@ -51,7 +51,7 @@ ITERATIONS = 80
 """Still scenes want fewer, fast ones more; both within half a dB."""
 TILE_SIDE = 256
 TILE_HALO = 24
-"""Pixels. Farther away than that, a pixel's influence is below a thousandth of the level."""
+"""Pixels. Frames differ from those of one large tile by less than a hundredth of the level at 5 e-/px, where noise is half."""
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,0 +1,209 @@
+"""Nets are fed what the contract says, tiles do not show, and whatever is wrong is one line with its cure."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from folded_examples import coding, fold, moving_movie
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import uniform_filter
+from tiny_net import write_card, write_net
+
+from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.onnx_net import OnnxNet, misfit
+from framefold_decoder.reconstruct.onnx_runtime import ProviderError
+from framefold_protocol.errors import ModelError
+from framefold_protocol.masks import MaskSpec
+
+SPEC = MaskSpec(ratio=4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def card(folder):
+    return write_net(folder)
+
+
+@pytest.fixture(scope="module")
+def net(folder, card):
+    return OnnxNet(folder / "tiny.onnx", card, "cpu", threads=1)
+
+
+def groups(shape, *specs, level=20.0):
+    """Three groups in a row of one movie."""
+    masks = coding(shape, *(specs or (SPEC,)))
+    counts = np.random.default_rng(5).poisson(moving_movie(3 * masks.ratio, shape, level))
+    return [fold(part, masks) for part in np.split(counts, 3)]
+
+
+def by_hand(previous, group, following, noise):
+    """What the tiny net answers, from its description."""
+    masks = group.coding.window().astype(float)
+    exposure = masks.sum(axis=0)
+    three = (previous, group, following)
+    signals = [one.snapshot - noise.offset_counts * one.exposure() for one in three]
+    level = signals[1].sum() / exposure.sum()
+    counts, seen = (
+        sum(uniform_filter(image.astype(float), 5, mode="constant") * 25 for image in images)
+        for images in ([signal / level for signal in signals], [one.exposure() for one in three])
+    )
+    fine = counts / seen
+    h, w = fine.shape
+    coarse = fine.reshape(h // 4, 4, w // 4, 4).mean(axis=(1, 3)).repeat(4, axis=0).repeat(4, axis=1)
+    base = (fine + coarse) / 2
+    relative = (noise.counts_per_electron * level + noise.read_noise_counts**2) / level**2
+    missing = signals[1] / level - exposure * base
+    return np.maximum((base + masks * missing / np.maximum(exposure, 1) / (1 + relative)) * level + noise.offset_counts, 0)
+
+
+@pytest.mark.parametrize("noise", [NoiseModel(0.0), NoiseModel(), NoiseModel(2.0, 3.0, 30.0)])
+def test_the_net_is_fed_what_the_contract_says(net, noise):
+    previous, group, following = groups((40, 48), SPEC, MaskSpec("ones", 4))
+    frames = net.reconstruct(group, previous, following, noise)
+    np.testing.assert_allclose(frames, by_hand(previous, group, following, noise), rtol=2e-5, atol=1e-4)
+    assert frames.dtype == np.float32
+    assert (net.name, net.provider) == ("tiny", "CPUExecutionProvider")
+
+
+def test_a_missing_neighbour_is_this_snapshot_again(net):
+    previous, group, following = groups((24, 32))
+    noise = NoiseModel()
+    alone = net.reconstruct(group, None, None, noise)
+    np.testing.assert_array_equal(alone, net.reconstruct(group, group, group, noise))
+    assert not np.allclose(alone, net.reconstruct(group, previous, None, noise))
+    assert not np.allclose(alone, net.reconstruct(group, None, following, noise))
+
+
+def test_the_last_shorter_group_is_a_good_neighbour(net):
+    _, group, _ = groups((24, 32))
+    shorter = fold(np.full((2, 24, 32), 20), coding((24, 32), SPEC.with_ratio(2)))
+    frames = net.reconstruct(group, None, shorter, NoiseModel())
+    np.testing.assert_allclose(frames, by_hand(group, group, shorter, NoiseModel()), rtol=2e-5, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=st.tuples(st.integers(1, 150), st.integers(1, 90)), side=st.sampled_from([4, 16, 37, 64]), mixed=st.booleans())
+def test_tiles_do_not_show(net, folder, card, shape, side, mixed):
+    specs = (SPEC, MaskSpec("ones", 4), MaskSpec("random", 4, 0.3)) if mixed else (SPEC,)
+    tiled = OnnxNet(folder / "tiny.onnx", card, "cpu", threads=1, tile_side=side)
+    previous, group, following = groups(shape, *specs)
+    whole = net.reconstruct(group, previous, following, NoiseModel())
+    assert whole.shape == (4, *shape)
+    np.testing.assert_allclose(tiled.reconstruct(group, previous, following, NoiseModel()), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spec", [SPEC, MaskSpec("random", 4), MaskSpec("ones", 4)])
+def test_a_still_uniform_scene_comes_back(net, spec):
+    group = fold(np.full((4, 30, 41), 7), coding((30, 41), spec))
+    np.testing.assert_allclose(net.reconstruct(group, None, None, NoiseModel()), 7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("noise", [NoiseModel(), NoiseModel(1.0, 100.0, 3.0)])
+def test_empty_and_saturated_snapshots_give_finite_counts(net, noise):
+    masks = coding((20, 30), MaskSpec("random", 4, 0.25, seed=1))
+    assert (masks.exposure() == 0).any()
+    for snapshot in (np.zeros((20, 30), np.uint32), np.full((20, 30), 2**32 - 1, np.uint32)):
+        frames = net.reconstruct(FoldedGroup(snapshot, masks), None, None, noise)
+        assert np.isfinite(frames).all()
+        assert (frames >= 0).all()
+    saturated = net.reconstruct(fold(np.full((4, 20, 30), 65535), masks), None, None, noise)
+    np.testing.assert_allclose(saturated, 65535, rtol=1e-4)
+
+
+def test_a_coding_that_does_not_fit_is_told(net, card):
+    four = MaskSpec(ratio=4)
+    cases = [
+        (coding((8, 8), four.with_ratio(5)), "5 frames per snapshot.* on 4"),
+        (coding((8, 8), MaskSpec("one-hot", 4)), "masks of kind one-hot.*balanced, random, ones"),
+        (coding((8, 8), MaskSpec(ratio=4, density=0.7)), "density 0.7.*0.25, 0.5"),
+        (coding((8, 8), MaskSpec("random", 4, 0.1)), "density 0.1"),
+        (coding((64, 128), four, MaskSpec("one-hot", 4)), "kind one-hot"),
+    ]
+    for masks, reason in cases:
+        with pytest.raises(ModelError, match=reason) as caught:
+            net.reconstruct(FoldedGroup(np.ones(masks.shape, np.uint16), masks), None, None, NoiseModel())
+        assert "gap-tv" in str(caught.value)
+    unused = coding((64, 64), four, MaskSpec("one-hot", 4))
+    assert misfit(card, unused) == misfit(card, coding((8, 8), MaskSpec("ones", 4))) == ""
+
+
+def refused(path, card, *words):
+    """Loading fails with one line that has all the words, among them the file's name."""
+    with pytest.raises(ModelError) as caught:
+        OnnxNet(path, card, "cpu")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert all(word in line for word in (path.name, *words)), line
+
+
+def test_files_that_are_not_the_model_are_refused(tmp_path):
+    card = write_net(tmp_path)
+    path = tmp_path / "tiny.onnx"
+    refused(tmp_path / "absent.onnx", card, "does not exist", "Export")
+    refused(path, replace(card, inputs_version=99), "version 99", "version 1")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    refused(path, card, "SHA-256", "damaged")
+    path.write_bytes(b"this is no ONNX file")
+    refused(path, write_card(path), "cannot be loaded", "Export")
+    path.write_bytes(b"")
+    refused(path, write_card(path), "cannot be loaded")
+
+
+def test_nets_with_other_inputs_are_refused(tmp_path):
+    card = write_net(tmp_path, "other", inputs={"noise": "dose"})
+    refused(tmp_path / "other.onnx", card, "dose", "noise", "export")
+
+
+def test_a_net_that_answers_nonsense_is_an_error_not_a_frame(tmp_path):
+    _, group, _ = groups((20, 28))
+    wild = OnnxNet(tmp_path / "wild.onnx", write_net(tmp_path, "wild", scale=float("nan")), "cpu")
+    with pytest.raises(ModelError, match=r"wild, rows 0-20, columns 0-28.*not finite.*gap-tv"):
+        wild.reconstruct(group, None, None, NoiseModel())
+    odd = OnnxNet(tmp_path / "odd.onnx", write_net(tmp_path, "odd", multiple=2), "cpu")
+    with pytest.raises(ModelError, match=r"odd, rows 0-22.*ONNX Runtime failed"):
+        odd.reconstruct(groups((22, 28))[0], None, None, NoiseModel())
+
+
+def has_gpu() -> bool:
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout.startswith(b"GPU")
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is an NVIDIA GPU here")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_there_is_an_error(folder, card, provider):
+    with pytest.raises(ProviderError, match=f"provider {provider} was asked for.*ask for cpu"):
+        OnnxNet(folder / "tiny.onnx", card, provider)
+    assert OnnxNet(folder / "tiny.onnx", card, "auto").provider == "CPUExecutionProvider"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_gpu(), reason="needs an NVIDIA GPU")
+def test_cuda_answers_as_the_cpu_does(net, folder, card):
+    cuda = OnnxNet(folder / "tiny.onnx", card, "cuda")
+    assert cuda.provider == "CUDAExecutionProvider"
+    previous, group, following = groups((60, 75))
+    answers = [one.reconstruct(group, previous, following, NoiseModel()) for one in (net, cuda)]
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-3)
+
+
+def test_two_installed_runtimes_are_refused(folder, card, tmp_path, monkeypatch):
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        (tmp_path / f"{name}-1.31.1.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.31.1\n"
+        (tmp_path / f"{name}-1.31.1.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ProviderError, match=r"onnxruntime and onnxruntime-gpu are both installed.*pip uninstall"):
+        OnnxNet(folder / "tiny.onnx", card, "cpu")
