@@ -180,6 +180,7 @@ def _draw_sheet(client: Client, stream_id: str, movie: Movie, path: Path, frames
     titles = ("truth", "noisy frame", f"snapshot of {RATIO}", "reconstruction", f"average of {RATIO}")
     groups = _measured_groups(frames // RATIO)[:: max(1, MEASURED_GROUPS // SHEET_TIMES)]
     crop = min(CROP, movie.spec.shape[0])
+    part = _busiest(movie, crop)
     sheet = Image.new("L", (len(titles) * (crop + 4), len(groups) * (crop + 18)), 255)
     draw = ImageDraw.Draw(sheet)
     for row, k in enumerate(groups):
@@ -187,15 +188,24 @@ def _draw_sheet(client: Client, stream_id: str, movie: Movie, path: Path, frames
         truth, noisy = movie.clean(n, n + 1)[0], movie.counts(n, n + 1)[0]
         average = movie.counts(k * RATIO, (k + 1) * RATIO).mean(axis=0)
         tiles = (truth, noisy, client.snapshot(stream_id, k), client.frame(stream_id, n), average)
-        low, high = np.percentile(truth[:crop, :crop], (0.5, 99.8))
+        low, high = np.percentile(truth[part], (0.5, 99.8))
         for column, (title, tile) in enumerate(zip(titles, tiles, strict=True)):
-            image = tile[:crop, :crop].astype(np.float64)
-            image *= 1 if column != 2 else truth.mean() / image.mean()
+            image = tile[part].astype(np.float64)
+            image *= 1 if column != 2 else truth[part].mean() / image.mean()
             at = (column * (crop + 4), row * (crop + 18))
             draw.text((at[0] + 2, at[1] + 3), f"{title}, frame {n}", fill=0)
             sheet.paste(Image.fromarray(_gray(image, low, high)), (at[0], at[1] + 16))
     sheet.save(path)
     return path
+
+
+def _busiest(movie: Movie, side: int) -> tuple[slice, slice]:
+    """The square of this side in which the truth changes most within the first groups."""
+    truth = movie.clean(0, 4 * RATIO).reshape(4, RATIO, *movie.spec.shape)
+    change = truth.var(axis=1).mean(axis=0)
+    steps = range(0, movie.spec.shape[0] - side + 1, 32)
+    y, x = max(((y, x) for y in steps for x in steps), key=lambda at: change[at[0] : at[0] + side, at[1] : at[1] + side].sum())
+    return slice(y, y + side), slice(x, x + side)
 
 
 def _gray(image: Pixels, low: float, high: float) -> npt.NDArray[np.uint8]:

@@ -31,7 +31,7 @@ def chi2(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
         expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
         variance = np.maximum(noise.variance(expected, exposure), ROUNDING_VARIANCE)
         squares = (group.snapshot[rows] - expected.astype(np.float64)) ** 2 / variance
-        total += float(squares[exposure > 0].sum())
+        total += float(squares.sum())  # 0 where nothing was exposed
         exposed += int(np.count_nonzero(exposure))
     return total / exposed if exposed else 1.0
 

@@ -59,9 +59,10 @@ def test_frames_larger_than_a_band_are_judged_whole():
     masks = coding(shape, MaskSpec(ratio=64))
     assert shape[0] * shape[1] * 64 > BAND_VOXELS
     snapshot = np.full(shape, 16 * 5, np.uint16)
+    snapshot[0, 0] += 30
     snapshot[-1, -1] += 40
     frames = np.broadcast_to(np.float32(5), (64, *shape))
-    assert chi2(FoldedGroup(snapshot, masks), frames, NoiseModel()) == pytest.approx(40**2 / 80 / (600 * 512))
+    assert chi2(FoldedGroup(snapshot, masks), frames, NoiseModel()) == pytest.approx((30**2 + 40**2) / 80 / (600 * 512))
 
 
 def test_frames_of_another_shape_are_refused():

@@ -55,6 +55,14 @@ def test_removes_shot_noise(dose):
     assert 0.3 < chi2(group, frames, NoiseModel()) < 1.3
 
 
+def test_averages_where_nothing_moves():
+    truth = np.repeat(moving_movie(1, (96, 96)), 12, axis=0)
+    group = fold(np.random.default_rng(1).poisson(truth), coding((96, 96), MaskSpec(ratio=12)))
+    frames = unfold(group, NoiseModel())
+    plain = np.broadcast_to(plain_mean(group.snapshot, group.exposure()), truth.shape)
+    assert psnr(frames, truth, truth.max()) > psnr(plain, truth, truth.max()) + 7
+
+
 def test_without_noise_frames_explain_the_snapshot_exactly():
     truth = np.rint(moving_movie(8, (64, 80)))
     group = fold(truth, coding((64, 80), MaskSpec(ratio=8)))

@@ -11,7 +11,7 @@ from folded_examples import coding, fold, moving_movie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
-from tiny_net import write_card, write_net
+from tiny_net import WEIGHTS, write_card, write_net
 
 from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
 from framefold_decoder.reconstruct.onnx_net import OnnxNet, misfit
@@ -52,7 +52,7 @@ def by_hand(previous, group, following, noise):
     signals = [one.snapshot - noise.offset_counts * one.exposure() for one in three]
     level = signals[1].sum() / exposure.sum()
     counts, seen = (
-        sum(uniform_filter(image.astype(float), 5, mode="constant") * 25 for image in images)
+        sum(weight * uniform_filter(one.astype(float), 5, mode="constant") for weight, one in zip(WEIGHTS, images, strict=True))
         for images in ([signal / level for signal in signals], [one.exposure() for one in three])
     )
     fine = counts / seen

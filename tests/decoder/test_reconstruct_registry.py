@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import numpy as np
+import onnxruntime
 import pytest
 from folded_examples import coding, fold
 from tiny_net import write_card, write_net
 
 from framefold_decoder.reconstruct.base import NoiseModel
+from framefold_decoder.reconstruct.onnx_runtime import ProviderError
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec
@@ -129,6 +131,17 @@ def test_damaged_models_are_listed_with_their_problem_and_stop_nothing(packaged)
             models.check(name)
         with pytest.raises(ModelError, match=f"'{name}' cannot be used"):
             models.choose(name, FOUR)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="ONNX Runtime knows CUDA here")
+def test_a_provider_that_cannot_be_had_is_an_error_also_for_auto(packaged):
+    write_net(packaged, "four")
+    models = Registry(provider="cuda", packaged=packaged)
+    for ask in (lambda: models.check("auto"), lambda: models.choose("auto", FOUR), lambda: models.check("four")):
+        with pytest.raises(ProviderError, match="provider cuda"):
+            ask()
+    assert listed(models)["four"].problem is None
+    assert models.choose("gap-tv", FOUR).name == "gap-tv"
 
 
 def test_a_model_folder_that_does_not_exist_is_an_error(packaged):

@@ -1,7 +1,8 @@
 """A tiny honest net with the contract's inputs and output, written as ONNX: no weights, any ratio, any size.
 
-It averages the three snapshots over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that, then moves the result
-towards the snapshot, the less the noisier. A pixel depends on others up to 5 pixels away, and on where the blocks lie.
+It averages the three snapshots, weighted 1, 2, 3, over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that; then it
+moves the result towards the snapshot, the less the noisier. A pixel depends on others up to 5 pixels away, and on where the
+blocks lie.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from framefold_protocol.model import ModelCard
+
+WEIGHTS = (1, 2, 3)
 
 
 def write_net(
@@ -46,7 +49,7 @@ def write_card(path: Path, **changes) -> ModelCard:
 
 def _model(scale: float, renamed: dict[str, str]) -> onnx.ModelProto:
     constants = {
-        "box": np.ones((1, 3, 5, 5), np.float32),
+        "box": np.ones((1, 3, 5, 5), np.float32) * np.array(WEIGHTS, np.float32)[:, None, None],
         "least_exposure": np.float32(0.04),
         "one": np.float32(1),
         "half": np.float32(0.5),

@@ -55,7 +55,7 @@ def open_session(path: Path, provider: Provider, threads: int) -> Any:
         raise ModelError(f"{path} cannot be loaded by ONNX Runtime {runtime.__version__}: {_line(error)}", hint=hint) from error
     got = session.get_providers()[0]
     if got != wanted[0]:
-        reason = f"ONNX Runtime {runtime.__version__} computes on {got}: {_obstacle(runtime, wanted[0])}"
+        reason = f"ONNX Runtime {runtime.__version__} computes on {got}, because {_obstacle(runtime, wanted[0])}"
         if provider != "auto":
             hint = "Check the driver with nvidia-smi and the libraries with pip install 'framefold[gpu]', or ask for cpu"
             raise ProviderError(f"provider {provider} was asked for, but {reason}", hint=hint)
@@ -101,7 +101,7 @@ def _obstacle(runtime: Any, provider: str) -> str:
         ctypes.CDLL(str(folder / f"libonnxruntime_providers_{_LIBRARIES[provider]}.so"))
     except OSError as error:
         return _line(error)
-    return "its libraries are there, but no device answers"
+    return "no device answers, though its libraries are there"
 
 
 def _is_installed(distribution: str) -> bool:
