@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from recordings import recording
+from recordings import evaluation_file
 
 from framefold_simulator.movie import Movie, MovieSpec
 from processes import Decoder, finish, free_port, start
@@ -44,7 +44,7 @@ def test_a_file_is_folded_stored_unfolded_and_served(tmp_path):
 @pytest.mark.recordings
 @pytest.mark.parametrize(("name", "frames", "raw"), [("twip_8um", 160, 0), ("au_750c", 96, 16), ("npg_ductile", 9, 9)])
 def test_real_recordings_arrive_whole(tmp_path, name, frames, raw):
-    path = recording(f"em/{name}.tif")
+    path = evaluation_file(f"em/{name}.tif")
     with Decoder(tmp_path / "data", ("--model", "none")) as decoder, decoder.client() as client:
         finished = decoder.run_encoder(f"file:{path}", "--ratio", 20)
         assert finished.status == 0, finished.stderr

@@ -139,7 +139,7 @@ def _layout(tif: TiffFile, first: TiffPage, path: Path) -> _Layout:
         return pages
     if len(tif.series) > 1 and all(series.kind in ("shaped", "generic") and not series.is_truncated for series in tif.series):
         return pages  # frames written one by one
-    if False:
+    if len(tif.series) != 1:
         raise InputError(f"{path}: holds {len(tif.series)} images, expected one stack", hint="Save the one you want on its own")
     series = tif.series[0]
     _refuse_unreadable(series, first, path)
