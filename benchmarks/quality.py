@@ -68,7 +68,7 @@ def recorded(path: Path, dose: float, groups: int) -> Clip:
 def measure(clip: Clip, registry: Registry) -> list[dict[str, Any]]:
     """A row for every method."""
     coding = Coding((derive_masks(MaskSpec(ratio=RATIO), clip.clean.shape[1:]),))
-    folder = Folder(coding, clip.counts.dtype)
+    folder = Folder(coding.families, clip.counts.dtype)
     groups = [FoldedGroup(folder.fold(counts), coding) for counts in np.split(clip.counts, len(clip.counts) // RATIO)]
     truth = np.split(clip.clean, len(groups))
     # Frames of up to 255 counts leave the detector as bytes.

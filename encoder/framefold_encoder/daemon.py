@@ -75,7 +75,7 @@ class Encoder:
         self._source = source
         self._settings = settings
         self._coding = Coding((derive_masks(settings.mask_spec, info.shape, folder),))
-        self._folder = Folder(self._coding, info.dtype)
+        self._folder = Folder(self._coding.families, info.dtype)
         self._buffer = np.zeros((settings.ratio, *info.shape), info.dtype)
         self._folder.fold(self._buffer)  # compiles the kernel before the first frame waits for it
         self._stream = describe(info, self._coding)

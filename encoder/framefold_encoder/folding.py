@@ -1,14 +1,22 @@
-"""Groups of frames to snapshots: takes arrays of any layout, chooses an accumulator that cannot overflow, calls the kernel."""
+"""Groups of frames to snapshots: arrays of any layout, sums that cannot overflow, rows spread over threads."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from framefold_encoder.kernels import fold_into
-from framefold_protocol.coding import Coding
+from framefold_encoder.kernels import WORD, fold_rows
+from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import InputError
+from framefold_protocol.masks import Masks
 
+Counts = npt.NDArray[np.unsignedinteger]
 FRAME_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
 
 
@@ -20,38 +28,62 @@ def sum_dtype(frame_dtype: np.dtype[np.unsignedinteger], ones_per_pixel: int) ->
 
 
 class Folder:
-    """Folds groups of one stream: shape, frame type and coding are fixed, groups differ in their pixels only."""
+    """Folds groups of one stream: families, frame type and shape are fixed; pixels and block maps change with each group."""
 
-    def __init__(self, coding: Coding, frame_dtype: np.dtype[np.unsignedinteger]) -> None:
+    def __init__(self, families: Sequence[Masks], frame_dtype: np.dtype[np.unsignedinteger], threads: int = 1) -> None:
+        """`families` share ratio and shape. Raises `InputError` when the frames are no unsigned counts."""
         if frame_dtype.newbyteorder("=") not in FRAME_DTYPES:
             hint = "Convert the frames to counts in uint8, uint16 or uint32"
             raise InputError(f"frames are {frame_dtype}, expected unsigned integers of 8, 16 or 32 bits", hint=hint)
-        self._coding = coding
-        self._words = pack(coding)
+        self.ratio = families[0].spec.ratio
+        self.shape = families[0].shape
+        self._words = pack(families)
         self._frame_dtype = frame_dtype.newbyteorder("=")
-        self._sum_dtype = sum_dtype(self._frame_dtype, int(coding.exposure().max()))
+        ones_per_pixel = max(int(masks.cell.sum(axis=0, dtype=np.int64).max()) for masks in families)
+        self.sum_dtype = sum_dtype(self._frame_dtype, ones_per_pixel)
+        self._one_family = np.zeros(block_map_shape(self.shape), np.uint8)
+        self._bands = _bands(self.shape[0], threads)
+        self._pool = ThreadPoolExecutor(threads - 1, "fold") if threads > 1 else None
 
-    def fold(self, frames: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
-        """The snapshot of one group.
-
-        `frames` is (B, H, W) of the stream's type in any byte order and strides; contiguous native frames are folded without a
-        copy. Returns a new (H, W) array, the exact sum. Raises `InputError` when shape or type is not the stream's.
-        """
-        expected = (self._coding.ratio, *self._coding.shape)
-        if frames.shape != expected or frames.dtype.newbyteorder("=") != self._frame_dtype:
-            raise InputError(f"group is {frames.dtype} {frames.shape}, expected {self._frame_dtype} {expected}")
-        sums = np.zeros(self._coding.shape, self._sum_dtype)
-        fold_into(np.ascontiguousarray(frames, self._frame_dtype), self._words, sums)
+    def fold(self, frames: Counts, block_map: BlockMap | None = None) -> Counts:
+        """The snapshot of a whole group (B, H, W): a new (H, W) array, the exact sum. See `add` for what is accepted."""
+        if len(frames) != self.ratio:
+            raise InputError(f"group has {len(frames)} frames, expected {self.ratio}")
+        sums = np.empty(self.shape, self.sum_dtype)
+        self.add(frames, 0, sums, block_map)
         return sums
 
+    def add(self, frames: Counts, first: int, sums: Counts, block_map: BlockMap | None = None) -> None:
+        """Add frames `first` to `first + n - 1` of a group to its sums; with `first` 0 the sums begin anew.
 
-def pack(coding: Coding) -> npt.NDArray[np.uint64]:
-    """The group's masks as the kernel reads them: (B, H, ceil(W / 64)) uint64."""
-    words = coding.families[0].packed()
-    if coding.block_map is None:
-        return words
-    # A block is one word wide: choosing a family for a block is choosing its words.
-    family = np.repeat(coding.block_map, 64, axis=0)[: coding.shape[0]]  # (H, ceil(W / 64))
-    for index, masks in enumerate(coding.families[1:], start=1):
-        words = np.where(family == index, masks.packed(), words)
-    return np.ascontiguousarray(words)
+        `frames` is (n, H, W) of the stream's type in any byte order and strides; contiguous native frames are not copied.
+        `sums` is (H, W) contiguous of `sum_dtype`; `block_map` each block's family, None: the first. Raises `InputError` when
+        shape or type is not the stream's.
+        """
+        if frames.shape[1:] != self.shape or frames.dtype.newbyteorder("=") != self._frame_dtype:
+            expected = f"{self._frame_dtype} {self.shape}"
+            raise InputError(f"frames are {frames.dtype} {frames.shape[1:]}, expected {expected}")
+        if not 0 <= first <= self.ratio - len(frames):
+            raise InputError(f"frames {first} to {first + len(frames) - 1} are not in a group of {self.ratio}")
+        block_map = self._one_family if block_map is None else block_map
+        if block_map.shape != self._one_family.shape or int(block_map.max()) >= len(self._words):
+            expected = f"{self._one_family.shape} with families below {len(self._words)}"
+            raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
+        arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)
+        others = [self._pool.submit(fold_rows, *arguments, *band) for band in self._bands[1:]] if self._pool else []
+        fold_rows(*arguments, *self._bands[0])
+        for other in others:
+            other.result()
+
+
+def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:
+    """The families' masks as the kernel reads them: (families, B, h, q) uint64, one cell that all of them repeat with."""
+    height, width = families[0].shape
+    h = min(math.lcm(*(masks.cell.shape[1] for masks in families)), height)
+    w = min(math.lcm(WORD, *(masks.cell.shape[2] for masks in families)), -(-width // WORD) * WORD)
+    return np.stack([replace(masks, shape=(h, w)).packed() for masks in families])
+
+
+def _bands(height: int, count: int) -> list[tuple[int, int]]:
+    """Rows 0 to height in `count` bands of nearly equal size."""
+    return list(pairwise(height * k // count for k in range(count + 1)))

@@ -38,7 +38,7 @@ def test_any_layout_folds_to_the_exact_sum(dtype, kind, ratio, shape, layout, se
         "transposed": np.asfortranarray(frames),
     }[layout]
     coding = Coding((derive_masks(MaskSpec(kind=kind, ratio=ratio, period=16), shape),))
-    assert np.array_equal(Folder(coding, laid_out.dtype).fold(laid_out), expected(frames, coding))
+    assert np.array_equal(Folder(coding.families, laid_out.dtype).fold(laid_out), expected(frames, coding))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,7 +46,7 @@ def test_any_layout_folds_to_the_exact_sum(dtype, kind, ratio, shape, layout, se
 def test_the_largest_counts_do_not_overflow(dtype, ratio):
     coding = Coding((derive_masks(MaskSpec(kind="ones", ratio=ratio), (3, 70)),))
     frames = np.full((ratio, 3, 70), np.iinfo(dtype).max, dtype)
-    snapshot = Folder(coding, frames.dtype).fold(frames)
+    snapshot = Folder(coding.families, frames.dtype).fold(frames)
     assert (snapshot == ratio * int(np.iinfo(dtype).max)).all()
 
 
@@ -64,14 +64,14 @@ def test_a_block_map_folds_each_block_with_its_family(shape, seed):
     families = tuple(derive_masks(MaskSpec(ratio=6, density=p), shape) for p in (1.0, 0.5, 0.2))
     coding = Coding(families, rng.integers(0, 3, block_map_shape(shape), np.uint8))
     frames = rng.integers(0, 256, (6, *shape), np.uint8)
-    assert np.array_equal(Folder(coding, frames.dtype).fold(frames), expected(frames, coding))
+    assert np.array_equal(Folder(families, frames.dtype).fold(frames, coding.block_map), expected(frames, coding))
 
 
 def test_what_is_not_the_streams_group_is_refused():
     coding = Coding((derive_masks(MaskSpec(ratio=4), (8, 9)),))
-    folder = Folder(coding, np.dtype(np.uint8))
+    folder = Folder(coding.families, np.dtype(np.uint8))
     for frames in (np.zeros((3, 8, 9), np.uint8), np.zeros((4, 9, 8), np.uint8), np.zeros((4, 8, 9), np.uint16)):
-        with pytest.raises(InputError, match=r"expected uint8 \(4, 8, 9\)"):
+        with pytest.raises(InputError, match=r"expected (4|uint8 \(8, 9\))"):
             folder.fold(frames)
     with pytest.raises(InputError, match="frames are float32, expected unsigned"):
-        Folder(coding, np.dtype(np.float32))
+        Folder(coding.families, np.dtype(np.float32))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from recordings import evaluation_file
 
 from framefold_simulator.movie import Movie, MovieSpec
 from processes import Decoder, finish, free_port, start
+from recordings import evaluation_file
 
 
 def movie(tmp_path, frames=47, shape=(48, 70)):

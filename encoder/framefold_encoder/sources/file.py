@@ -47,14 +47,13 @@ def open_file(rest: str) -> FileSource:
 
 def _split(rest: str) -> tuple[Path, str | None]:
     """Path and what follows the last `#`; a `#` in the name of an existing file is part of the name."""
-    text = rest.removeprefix("//") if rest.startswith("///") else rest
-    if not text:
+    if not rest:
         raise InputError("source 'file:' names no file", hint="Write file:PATH, for example file:movie.tif")
     try:
-        whole = Path(text).expanduser()
-        if "#" not in text or whole.exists():
+        whole = Path(rest).expanduser()
+        if "#" not in rest or whole.exists():
             return whole, None
-        name, _, inside = text.rpartition("#")
+        name, _, inside = rest.rpartition("#")
         return Path(name).expanduser(), inside or None
     except (OSError, RuntimeError, ValueError) as error:  # no such home folder; no such name possible
         raise InputError(f"source 'file:{rest}': {error}", hint="Write the path in full") from error

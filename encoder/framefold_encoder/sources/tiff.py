@@ -60,7 +60,7 @@ def open_tiff(path: Path) -> FileSource:
         import tifffile
     with ExitStack() as undo:
         with _sound(path, "damaged TIFF"):
-            tif = undo.enter_context(tifffile.TiffFile(path, is_scanimage=False))  # for ScanImage it guesses where pages are
+            tif = undo.enter_context(tifffile.TiffFile(path))
             _refuse_broken_chain(tif, path)
             first = _first_page(tif, path)
             layout = _layout(tif, first, path)
