@@ -1,5 +1,9 @@
 """The fold is the exact sum NumPy gives in 64 bits, for every shape, type, byte order and stride."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,3 +79,39 @@ def test_what_is_not_the_streams_group_is_refused():
             folder.fold(frames)
     with pytest.raises(InputError, match="frames are float32, expected unsigned"):
         Folder(coding.families, np.dtype(np.float32))
+
+
+CHECK = """
+import os
+import subprocess
+import sys
+
+import numpy as np
+from framefold_encoder.folding import Folder
+from framefold_protocol.masks import MaskSpec, derive_masks
+for kind in (np.uint8, np.uint16, np.uint32):
+    frames = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (7, 70, 200), kind, endpoint=True)
+    masks = derive_masks(MaskSpec(ratio=7), (70, 200))
+    expected = (frames.astype(np.uint64) * masks.window()).sum(axis=0)
+    assert np.array_equal(Folder([masks], frames.dtype).fold(frames), expected)
+"""
+
+
+@pytest.mark.parametrize("cpu", ["generic", "x86-64-v3"])
+def test_the_fold_is_exact_on_other_cpus(tmp_path, cpu):
+    environment = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", CHECK], env=environment, check=True)
+
+
+@given(st.integers(1, 5), st.booleans(), st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_frames_added_a_few_at_a_time_and_on_several_threads_make_the_same_sum(step, threaded, seed):
+    frames = np.random.default_rng(seed).integers(0, 256, (12, 50, 130), np.uint8)
+    masks = derive_masks(MaskSpec(ratio=12, period=48), (50, 130))
+    folder = Folder([masks], frames.dtype, threads=2 if threaded else 1)
+    sums = np.full((50, 130), 77, folder.sum_dtype)
+    for first in range(0, 12, step):
+        folder.add(frames[first : first + step], first, sums)
+    assert np.array_equal(sums, expected(frames, Coding((masks,))))
+    with pytest.raises(InputError, match="frames 11 to 12 are not in a group of 12"):
+        folder.add(frames[:2], 11, sums)
