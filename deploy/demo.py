@@ -47,7 +47,7 @@ def main() -> int:
         print(f"encoder     streaming {uri} at {RATE} frames/s")
         encoder = _stream(uri, ingest, options.out, client)
         stream = _wait_until_decoded(client, encoder["stream_id"])
-        groups = _measured_groups(encoder["snapshots"])
+        groups = _spread(encoder["snapshots"], MEASURED_GROUPS)
         quality = _measure(client, stream["id"], movie, groups)
         sheet = _draw_sheet(client, stream["id"], movie, options.out / "sheet.png", options.frames)
         frame_url = _checked_url(client, stream["id"])
@@ -152,8 +152,9 @@ def _show(streams: list[dict[str, Any]]) -> None:
         print(f"\r\033[Kprogress    {text}", end="", flush=True)
 
 
-def _measured_groups(snapshots: int) -> list[int]:
-    return sorted({int(k) for k in np.linspace(0, snapshots - 1, min(MEASURED_GROUPS, snapshots))})
+def _spread(snapshots: int, wanted: int) -> list[int]:
+    """Up to `wanted` snapshot numbers, evenly spread."""
+    return [int(k) for k in np.linspace(0, snapshots - 1, min(wanted, snapshots))]
 
 
 def _measure(client: Client, stream_id: str, movie: Movie, groups: list[int]) -> dict[str, float]:
@@ -178,7 +179,7 @@ def _measure(client: Client, stream_id: str, movie: Movie, groups: list[int]) ->
 def _draw_sheet(client: Client, stream_id: str, movie: Movie, path: Path, frames: int) -> Path:
     """Truth, noisy frame, snapshot, reconstruction and average, side by side at several times."""
     titles = ("truth", "noisy frame", f"snapshot of {RATIO}", "reconstruction", f"average of {RATIO}")
-    groups = _measured_groups(frames // RATIO)[:: max(1, MEASURED_GROUPS // SHEET_TIMES)]
+    groups = _spread(frames // RATIO, SHEET_TIMES)
     crop = min(CROP, movie.spec.shape[0])
     part = _busiest(movie, crop)
     sheet = Image.new("L", (len(titles) * (crop + 4), len(groups) * (crop + 18)), 255)

@@ -21,7 +21,7 @@ from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_encoder.sources import open_source
 from framefold_protocol.errors import FramefoldError
 
-_OPTIONS = ("to", "ratio", "mask", "density", "period", "seed", "mask_file")
+_OPTIONS = ("to", "ratio", "mask", "density", "period", "seed", "mask_file", "threads")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +94,7 @@ def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
     print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio}, {summary.gaps} lost")
     print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
+    print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")
     print(f"stored      {'every frame' if summary.complete else 'NOT every frame: the decoder had not confirmed all of them'}")
     print(json.dumps(asdict(summary)))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold_encoder.folding import Folder
+from framefold_encoder.ring import FrameRing
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import Source, SourceInfo
 from framefold_encoder.uplink import Uplink
@@ -20,9 +24,11 @@ from framefold_protocol import payload, wire
 from framefold_protocol.coding import Coding
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
-from framefold_protocol.messages import Data, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import RawFrames, Snapshot, StreamMetadata
 
 Frames = npt.NDArray[np.unsignedinteger]
+AHEAD = 2
+"""Folded groups that may wait for being coded and sent."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
 
@@ -33,7 +39,7 @@ class Summary:
 
     stream_id: str
     frames: int = 0
-    """Frames read from the source and handed to the link."""
+    """Frames read from the source."""
     snapshots: int = 0
     bytes_in: int = 0
     """Bytes of pixels the detector delivered."""
@@ -45,6 +51,8 @@ class Summary:
     """Frames lost before they could be sent, each of them on record."""
     encoder_gb_s: float = 0.0
     """bytes_in over the time spent folding and coding, in GB/s; reading and waiting are not in it."""
+    cpu_s_per_gigapixel: float = 0.0
+    """CPU time of the whole process, all threads, for a thousand million pixels of frames."""
     complete: bool = False
     """Whether the decoder has stored every frame."""
 
@@ -67,7 +75,12 @@ def describe(info: SourceInfo, coding: Coding) -> StreamMetadata:
 
 
 class Encoder:
-    """Folds one source and streams it; `run` once."""
+    """Folds one source and streams it; `run` once.
+
+    Reading, folding and coding run side by side: a group is read while the one before is folded and the one before that is
+    coded and handed to the link. What is under way is bounded by the ring's groups of frames and `AHEAD` + 2 snapshots; then
+    each waits for the next.
+    """
 
     def __init__(self, source: Source, settings: EncoderSettings) -> None:
         info = source.info
@@ -75,11 +88,11 @@ class Encoder:
         self._source = source
         self._settings = settings
         self._coding = Coding((derive_masks(settings.mask_spec, info.shape, folder),))
-        self._folder = Folder(self._coding.families, info.dtype)
-        self._buffer = np.zeros((settings.ratio, *info.shape), info.dtype)
-        self._folder.fold(self._buffer)  # compiles the kernel before the first frame waits for it
+        self._folder = Folder(self._coding.families, info.dtype, settings.threads)
+        self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
         self._stream = describe(info, self._coding)
-        self._busy_s = 0.0
+        self._folding_s = self._coding_s = 0.0
+        self._gave_up = False
         self.summary = Summary(self._stream.stream_id)
 
     def run(self, stop: threading.Event, progress: Callable[[Summary], None] = lambda summary: None) -> Summary:
@@ -88,59 +101,60 @@ class Encoder:
         After `stop` the frames read so far are still sent, and the wait is bounded by `linger_s`. Raises `FramefoldError` when
         the source cannot be read or the decoder refuses the stream.
         """
+        cpu_s = time.process_time()
         journal = MemoryJournal(self._settings.memory_mb * 1_000_000)
         with Uplink(self._stream, self._settings.to, journal, self._settings.silence_s) as uplink:
             self.summary.complete = self._stream_all(uplink, stop, progress)
             self._update(uplink)
+        if self.summary.frames:
+            pixels = self.summary.frames * math.prod(self._coding.shape)
+            self.summary.cpu_s_per_gigapixel = (time.process_time() - cpu_s) / pixels * 1e9
         return self.summary
 
     def _stream_all(self, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
-        for position, frames in enumerate(self._groups(stop)):
-            parts = wire.encode(self._code(position, frames))
-            if not self._attempt(partial(uplink.put, parts), stop):
+        under_way: deque[Future[bool]] = deque()
+        with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(1, "coder") as coder:
+            for position, group in enumerate(ring):
+                first = self.summary.frames
+                header = (position, first, len(group.frames), group.arrived_ns)
+                under_way.append(coder.submit(self._send, uplink, stop, header, self._fold(group.frames)))
+                self.summary.frames += len(group.frames)
+                self.summary.bytes_in += group.frames.nbytes
+                if len(under_way) > AHEAD and not under_way.popleft().result():
+                    return False
+                self._update(uplink)
+                progress(self.summary)
+            if not all(sent.result() for sent in under_way):
                 return False
-            self.summary.frames += len(frames)
-            self.summary.bytes_in += frames.nbytes
-            self._update(uplink)
-            progress(self.summary)
         return self._attempt(partial(uplink.finish, self.summary.frames), stop)
 
+    def _fold(self, frames: Frames) -> Frames:
+        """The snapshot of a whole group; a copy of the frames of an incomplete one."""
+        start = time.perf_counter()
+        pixels = self._folder.fold(frames) if len(frames) == self._coding.ratio else frames.copy()
+        self._folding_s += time.perf_counter() - start
+        return pixels
+
+    def _send(self, uplink: Uplink, stop: threading.Event, header: tuple[int, int, int, int], pixels: Frames) -> bool:
+        """Code one group and hand it to the link; False when the encoder gave up waiting for the decoder."""
+        start = time.perf_counter()
+        kind = Snapshot if pixels.ndim == 2 else RawFrames
+        parts = wire.encode(kind(*header, pixels.dtype.name, payload.CODEC, payload.encode(pixels)))
+        self._coding_s += time.perf_counter() - start
+        sent = self._attempt(partial(uplink.put, parts), stop)
+        self.summary.snapshots += sent and kind is Snapshot
+        return sent
+
     def _attempt(self, action: Callable[[float], bool], stop: threading.Event) -> bool:
-        """Try until it succeeds; after an interrupt only for `linger_s` more."""
+        """Try until it succeeds; after an interrupt only for `linger_s` more, and that once."""
         while not stop.is_set():
             if action(_PATIENCE_S):
                 return True
-        return action(self._settings.linger_s)
-
-    def _code(self, position: int, frames: Frames) -> Data:
-        """The message of one group: folded when it has B frames, raw when the stream ended before."""
-        arrived_ns = time.time_ns()
-        start = time.perf_counter()
-        folded = len(frames) == self._coding.ratio
-        pixels = self._folder.fold(frames) if folded else frames
-        kind = Snapshot if folded else RawFrames
-        first = self.summary.frames
-        data = kind(position, first, len(frames), arrived_ns, pixels.dtype.name, payload.CODEC, payload.encode(pixels))
-        self._busy_s += time.perf_counter() - start
-        self.summary.snapshots += folded
-        return data
+        self._gave_up = self._gave_up or not action(self._settings.linger_s)
+        return not self._gave_up
 
     def _update(self, uplink: Uplink) -> None:
         self.summary.bytes_wire = uplink.counters.bytes_wire
-        if self.summary.bytes_in and self.summary.bytes_wire:
+        if self.summary.bytes_wire and self._coding_s:
             self.summary.wire_ratio = self.summary.bytes_in / self.summary.bytes_wire
-            self.summary.encoder_gb_s = self.summary.bytes_in / self._busy_s / 1e9
-
-    def _groups(self, stop: threading.Event) -> Iterator[Frames]:
-        """Groups of B frames in the encoder's own buffer, the last one maybe shorter."""
-        while not stop.is_set():
-            filled = 0
-            while filled < len(self._buffer) and not stop.is_set():
-                count = self._source.read_into(self._buffer[filled:])
-                if count == 0:
-                    break
-                filled += count
-            if filled:
-                yield self._buffer[:filled]
-            if filled < len(self._buffer):
-                return
+            self.summary.encoder_gb_s = self.summary.bytes_in / (self._folding_s + self._coding_s) / 1e9

@@ -133,6 +133,7 @@ class EncoderSession(_Side):
         self.acknowledged = 0
         """Everything before it is stored at the decoder."""
         self._furthest = 0
+        self._ends_at: int | None = None
         self._credit = 0
 
     @property
@@ -153,12 +154,15 @@ class EncoderSession(_Side):
 
     def end(self, frames: int) -> Parts:
         """All positions were sent; the stream has this many frames."""
+        self._ends_at = self.next_position
         return self._sending(End(self.next_position, frames))
 
     def receive(self, parts: Sequence[bytes]) -> EncoderEvent:
         """What the decoder's message means. Raises `RemoteProtocolError`."""
         message = wire.decode(parts)
         self._received(message)
+        if self.state is State.DONE and not isinstance(message, Done):
+            return Finished()  # a late answer to what was said before
         match message:
             case Welcome(position, credit):
                 self.next_position, self._credit = self._resumable(position), credit
@@ -168,7 +172,9 @@ class EncoderSession(_Side):
                 self.next_position = max(self.next_position, position)
                 return Acknowledged(self.acknowledged)
             case Done(position):
-                self.acknowledged = self._sent_before(position)
+                if position != self._ends_at:
+                    raise RemoteProtocolError(f"decoder is done at position {position}, but the stream ends at {self._ends_at}")
+                self.acknowledged = position
                 return Finished()
             case Error():
                 return Refused(message)

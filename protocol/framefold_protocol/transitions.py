@@ -59,6 +59,7 @@ ENCODER: Table = _table(
             "send hello": State.GREETING,
             "receive ack": State.STREAMING,
             "receive welcome": State.STREAMING,  # two hellos were under way
+            "receive done": State.DONE,  # of an end sent before this welcome
             "receive retry": State.IDLE,
             "receive error": State.FAILED,
         },
@@ -70,7 +71,12 @@ ENCODER: Table = _table(
             "receive retry": State.IDLE,
             "receive error": State.FAILED,
         },
-        State.DONE: {"receive done": State.DONE, "receive ack": State.DONE},
+        State.DONE: {  # late answers to what was said before
+            "receive done": State.DONE,
+            "receive ack": State.DONE,
+            "receive welcome": State.DONE,
+            "receive retry": State.DONE,
+        },
         State.FAILED: {},
     }
 )

@@ -118,6 +118,8 @@ class SourceContract:
                 source.read_into(np.empty((1, height, width + 1), source.info.dtype))
             with pytest.raises(Exception, match="expected C-contiguous"):
                 source.read_into(np.empty((1, height, width), np.float32))
+            with pytest.raises(Exception, match="expected C-contiguous"):
+                source.read_into(np.empty((1, height, 2 * width), source.info.dtype)[:, :, ::2])
 
 
 def write_npy(path: Path, frames: Frames) -> None:

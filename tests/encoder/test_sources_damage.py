@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_sources_contract import FORMATS, Frames, read_all
 
 from framefold_encoder.sources import open_source
+from framefold_encoder.sources.failures import COPY_AGAIN, damage
 from framefold_protocol.errors import InputError
 
 KINDS = [
@@ -91,6 +92,12 @@ def test_bytes_changed(stack: tuple[Path, Frames], data: st.DataObject) -> None:
         attempt(path)
     finally:
         file.write_bytes(whole)
+
+
+def test_a_message_of_several_lines_becomes_one() -> None:
+    with pytest.raises(InputError) as caught, damage(Path("run.h5"), "frame 3 cannot be read", (OSError,)):
+        raise OSError("filter 32008\n  is not\n  registered.\n")
+    assert str(caught.value) == f"run.h5: frame 3 cannot be read: filter 32008 is not registered. {COPY_AGAIN}"
 
 
 def test_the_undamaged_files_are_read(stack: tuple[Path, Frames]) -> None:

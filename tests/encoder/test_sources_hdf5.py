@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -87,6 +89,17 @@ def test_the_filters_detectors_use(path: Path, filters: object) -> None:
     write_hdf5(path, recording(), chunks=(1, 37, 53), compression=filters)
     with open_source(f"file:{path}") as source:
         np.testing.assert_array_equal(read_all(source), recording())
+
+
+def test_the_filters_are_found_without_anyone_importing_them(path: Path) -> None:
+    write_hdf5(path, recording(), chunks=(1, 37, 53), compression=hdf5plugin.Bitshuffle())
+    script = (
+        "import numpy, framefold_encoder.sources as sources\n"
+        f"source = sources.open_source('file:{path}')\n"
+        "assert source.read_into(numpy.empty((1, 37, 53), 'u2')) == 1"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_user_block_before_the_data(path: Path) -> None:

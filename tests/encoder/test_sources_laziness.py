@@ -129,6 +129,11 @@ def test_a_chunk_of_many_frames_is_decompressed_once(tmp_path: Path) -> None:
     frames.read(0, many)
     assert (many == np.arange(50)[:, None, None]).all()
     assert calls == [(0, 48)]  # straight into the caller's array; the last two are in the slab
+    calls.clear()
+    for n in range(3, 35, 16):  # reads that straddle chunks
+        frames.read(n, straddling := np.empty((16, 8, 9), np.uint16))
+        assert (straddling == np.arange(n, n + 16)[:, None, None]).all()
+    assert calls == [(0, 16), (16, 16), (32, 16)]
 
 
 def test_chunks_larger_than_memory_are_not_kept_whole() -> None:

@@ -243,6 +243,35 @@ def test_a_chain_that_leads_nowhere(path: Path, caplog: pytest.LogCaptureFixture
     assert f"{path}: truncated TIFF, ends after page 6" in refusal(f"file:{path}")
 
 
+def test_fewer_pages_than_the_metadata_say(path: Path) -> None:
+    tifffile.imwrite(path, recording(), compression="zlib", imagej=True, metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[6]
+    overwrite(path, page.offset + 2 + 12 * len(page.tags), b"\0\0\0\0")
+    assert f"{path}: truncated: its metadata say 11 frames, it has 7" in refusal(f"file:{path}")
+
+
+def test_a_page_that_differs_although_ome_says_all_are_alike(path: Path) -> None:
+    tifffile.imwrite(path, recording(), ome=True, compression="zlib", metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages[3].tags["ImageLength"]
+    overwrite(path, tag.offset + 8, struct.pack("<H", 36))
+    assert f"{path}: page 3 is 36x53 uint16, but page 0 is 37x53 uint16" in failure(path)
+
+
+def test_values_of_an_odd_width(path: Path) -> None:
+    tifffile.imwrite(path, recording(), metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages.first.tags["BitsPerSample"]
+    overwrite(path, tag.offset + 8, struct.pack("<H", 200))
+    assert f"{path}: values of 200 bits, format 1; expected uint8, uint16 or uint32" in refusal(f"file:{path}")
+
+
+def test_a_tiff_without_pages(path: Path) -> None:
+    path.write_bytes(b"II*\0\0\0\0\0")
+    assert f"{path}: TIFF without pages: truncated, or holds no frames" in refusal(f"file:{path}")
+
+
 def test_what_tifffile_logs_as_an_error_is_one(path: Path) -> None:
     tifffile.imwrite(path, recording(), metadata=None, compression="zlib")
     with tifffile.TiffFile(path) as tif:

@@ -25,6 +25,8 @@ def test_arrays_in_groups(path: Path, version: int) -> None:
     group = zarr.create_group(path, zarr_format=version)
     group.create_array("raw/frames", data=recording(seed=1))
     group.create_array("gain", data=np.ones((37, 53), np.float32))
+    group.create_array("map", data=np.ones((2, 37, 53), np.float32))
+    (path / "README.txt").write_text("not part of the store")
     for uri in (f"file:{path}", f"file:{path}#raw/frames", f"file:{path}#/raw/frames", f"file:{path}/raw/frames"):
         with open_source(uri) as source:
             np.testing.assert_array_equal(read_all(source), recording(seed=1))
@@ -47,6 +49,12 @@ def test_an_empty_group(path: Path) -> None:
     assert refusal(f"file:{path}") == (
         f"{path}: no three-dimensional array of unsigned integers, expected one. Name the array after '#': file:PATH#frames"
     )
+
+
+def test_arrays_that_are_no_stack_are_listed(path: Path) -> None:
+    zarr.create_group(path).create_array("map", data=np.ones((2, 37, 53), np.float32))
+    message = f"{path}: no three-dimensional array of unsigned integers, expected one. Name one of: #/map 2x37x53 float32"
+    assert refusal(f"file:{path}") == message
 
 
 def test_an_array_has_no_arrays_in_it(path: Path) -> None:

@@ -40,7 +40,7 @@ class FaultyLink(RuleBasedStateMachine):
         self.encoder = EncoderSession(STREAM)
         self.journal = MemoryJournal(10**9)
         self.to_decoder, self.to_encoder = [], []
-        self.stored, self.arrived, self.ended = [], [], False
+        self.stored, self.arrived, self.ended, self.complete = [], [], False, False
         self.decoder = DecoderSession()
 
     @rule()
@@ -80,12 +80,14 @@ class FaultyLink(RuleBasedStateMachine):
 
     def _decoder_handles(self, event):
         match event:
+            case Opened() if self.complete:
+                self.to_encoder.append(self.decoder.done(len(self.stored)))
             case Opened():
                 self.to_encoder.append(self.decoder.welcome(len(self.arrived), len(self.arrived) * 5, credit=3))
             case Received(message):
                 self.arrived.append(message)
             case Ended():
-                self.stored = list(self.arrived)
+                self.stored, self.complete = list(self.arrived), True
                 self.to_encoder.append(self.decoder.done(len(self.stored)))
 
     @precondition(lambda self: self.decoder.state in (State.STREAMING, State.ENDING))
@@ -139,10 +141,10 @@ class FaultyLink(RuleBasedStateMachine):
     def teardown(self):
         """Whatever happened: on a link that works again the stream comes through."""
         self.link_is_cut()
-        for _ in range(4 * self.journal.end + 20):
+        for turn in range(4 * self.journal.end + 20):
             if self.encoder.state is State.DONE:
                 break
-            if self.encoder.state in (State.IDLE, State.GREETING):
+            if turn == 0 or self.encoder.state in (State.IDLE, State.GREETING):  # at first after the silence of the cut
                 self.to_decoder.append(self.encoder.hello())
             while self.encoder.may_send and self.encoder.next_position < self.journal.end:
                 self.send()
@@ -163,7 +165,7 @@ class FaultyLink(RuleBasedStateMachine):
         assert len(self.stored) == self.journal.end
 
 
-FaultyLink.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+FaultyLink.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
 TestFaultyLink = FaultyLink.TestCase
 
 
@@ -234,6 +236,23 @@ def test_data_without_a_session_may_be_tried_again_after_a_hello():
         DecoderSession().receive(wire.encode(snapshot(0)))
     assert caught.value.retry
     assert caught.value.code == "no-session"
+
+
+def test_a_done_before_the_end_was_sent_is_refused():
+    encoder, decoder = streaming()
+    encoder.sent(0)
+    with pytest.raises(RemoteProtocolError, match="done at position 1, but the stream ends at None"):
+        encoder.receive(wire.encode(Done(1)))
+
+
+def test_late_answers_after_the_end_change_nothing():
+    encoder, decoder = streaming()
+    late = wire.encode(Welcome(0, 2))
+    decoder.receive(encoder.end(0))
+    encoder.hello()
+    assert encoder.receive(decoder.done(0)) == Finished()
+    assert encoder.receive(late) == Finished()
+    assert encoder.state is State.DONE
 
 
 def test_several_messages_to_a_restarted_decoder_cost_one_hello():

@@ -24,5 +24,6 @@ def test_the_demo_ends_with_its_result(tmp_path):
     assert result["wire_ratio"] > 10
     assert result["psnr_reconstruction_db"] > result["psnr_averaging_db"]
     assert 0.5 < result["chi2"] < 1.2  # this net follows some of the noise: below 1
-    assert Image.open(result["sheet"]).size == (5 * 132, 3 * 146)
+    with Image.open(result["sheet"]) as sheet:
+        assert sheet.size == (5 * 132, 3 * 146)
     assert result["frame_url"].startswith("http://127.0.0.1:")

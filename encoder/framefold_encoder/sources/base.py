@@ -6,7 +6,7 @@ A source never allocates frames for the daemon and never keeps more than it need
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,3 +52,14 @@ class Source(Protocol):
 
     def __enter__(self) -> Source: ...
     def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class LendingSource(Source, Protocol):
+    """A source that has its frames in memory already and lends them, instead of writing them into the daemon's."""
+
+    def lend(self, count: int) -> npt.NDArray[np.unsignedinteger]:
+        """The next frames, C-contiguous (n, H, W) of `info.dtype`, n up to `count` and fewer only at the source's end.
+
+        What was lent stays unchanged until the call after the next.
+        """

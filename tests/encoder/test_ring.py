@@ -1,0 +1,101 @@
+"""The frame ring: groups in order, whole but for the last, from sources that write and sources that lend."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from framefold_encoder.ring import GROUPS, FrameRing
+from framefold_encoder.sources import SourceInfo
+from framefold_protocol.errors import InputError
+
+SHAPE = (3, 4)
+
+
+class Writing:
+    """Frames full of their own number, a few at a time; fails at frame `broken`."""
+
+    def __init__(self, count, step=3, broken=None):
+        self.info = SourceInfo("test", SHAPE, np.dtype(np.uint16), count)
+        self.step, self.broken = step, broken
+        self.position = 0
+        self.targets = set()
+
+    def read_into(self, out):
+        self.targets.add(out.__array_interface__["data"][0])
+        count = min(self.step, len(out), self.info.frame_count - self.position)
+        for k in range(count):
+            if self.position == self.broken:
+                raise InputError("frame cannot be read")
+            out[k] = self.position
+            self.position += 1
+        return count
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+class Lending(Writing):
+    def lend(self, count):
+        count = min(count, self.info.frame_count - self.position)
+        first, self.position = self.position, self.position + count
+        return np.broadcast_to(np.arange(first, first + count, dtype=np.uint16)[:, None, None], (count, *SHAPE)).copy()
+
+
+@pytest.mark.parametrize("kind", [Writing, Lending])
+@pytest.mark.parametrize(("count", "groups"), [(20, [5, 5, 5, 5]), (22, [5, 5, 5, 5, 2]), (3, [3]), (0, [])])
+def test_every_frame_comes_once_and_in_order(kind, count, groups):
+    seen = []
+    with FrameRing(kind(count), 5, threading.Event()) as ring:
+        for group in ring:
+            seen.append(group.frames[:, 0, 0].tolist())
+    assert [len(frames) for frames in seen] == groups
+    assert [frame for frames in seen for frame in frames] == list(range(count))
+
+
+def test_frames_are_written_into_memory_that_is_used_again():
+    source = Writing(100, step=5)
+    with FrameRing(source, 5, threading.Event()) as ring:
+        for _ in ring:
+            pass
+    assert len(source.targets) == GROUPS
+
+
+def test_a_group_is_not_overwritten_while_it_is_used():
+    with FrameRing(Writing(40), 5, threading.Event()) as ring:
+        for k, group in enumerate(ring):
+            before = group.frames.copy()
+            threading.Event().wait(0.02)  # time for the reader to run ahead
+            assert np.array_equal(group.frames, before)
+            assert group.frames[0, 0, 0] == 5 * k
+
+
+def test_what_the_source_raises_is_raised_where_groups_are_used():
+    with FrameRing(Writing(40, broken=12), 5, threading.Event()) as ring:
+        groups = iter(ring)
+        assert len(next(groups).frames) == len(next(groups).frames) == 5
+        with pytest.raises(InputError, match="cannot be read"):
+            next(groups)
+
+
+def test_an_interrupt_ends_the_groups():
+    stop = threading.Event()
+    seen = 0
+    with FrameRing(Writing(10**9), 5, stop) as ring:
+        for group in ring:
+            seen += len(group.frames)
+            if seen >= 50:
+                stop.set()
+    assert 50 <= seen <= 50 + 5 * GROUPS
+
+
+def test_leaving_early_ends_the_reader():
+    with FrameRing(Writing(10**9), 5, threading.Event()) as ring:
+        next(iter(ring))
+    assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
