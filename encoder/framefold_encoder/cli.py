@@ -12,11 +12,13 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from framefold_encoder.daemon import Encoder, Summary
+from framefold_encoder.folding import warm_up
 from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_encoder.sources import open_source
 from framefold_protocol.errors import FramefoldError
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _log_to_stderr()
     try:
+        if options.command == "warm-up":
+            return _warm_up()
         settings = load_encoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         return _run(options.source, settings)
     except FramefoldError as error:
@@ -41,6 +45,13 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(logging.Filter("framefold_encoder"))
     logging.basicConfig(level=logging.INFO, format="framefold-encoder: %(message)s", handlers=[handler])
+
+
+def _warm_up() -> int:
+    start = time.perf_counter()
+    warm_up()
+    print(f"the fold is compiled for this CPU ({time.perf_counter() - start:.1f} s)")
+    return 0
 
 
 def _run(uri: str, settings: EncoderSettings) -> int:
@@ -103,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framefold-encoder", description="Folds a detector's frames and streams the snapshots."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands.add_parser("warm-up", help="compile the fold ahead of time, so that the first run starts at once")
     run = commands.add_parser("run", help="stream one source to a decoder")
     run.add_argument("source", metavar="SOURCE", help="sim:, sim:?frames=1000&dose=20, file:PATH, file:PATH.h5#/dataset")
     run.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_ENCODER_KEY")

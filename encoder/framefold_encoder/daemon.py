@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -25,6 +26,8 @@ from framefold_protocol.coding import Coding
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
 from framefold_protocol.messages import RawFrames, Snapshot, StreamMetadata
+
+_log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.unsignedinteger]
 AHEAD = 2
@@ -51,6 +54,8 @@ class Summary:
     """Frames lost before they could be sent, each of them on record."""
     encoder_gb_s: float = 0.0
     """bytes_in over the time spent folding and coding, in GB/s; reading and waiting are not in it."""
+    first_group_s: float = 0.0
+    """From the source being open to its first group being folded, in seconds: compiling, reading and waiting are in it."""
     cpu_s_per_gigapixel: float = 0.0
     """CPU time of the whole process, all threads, for a thousand million pixels of frames."""
     complete: bool = False
@@ -83,6 +88,7 @@ class Encoder:
     """
 
     def __init__(self, source: Source, settings: EncoderSettings) -> None:
+        self._started = time.perf_counter()
         info = source.info
         folder = settings.mask_file.parent if settings.mask_file else None
         self._source = source
@@ -132,6 +138,9 @@ class Encoder:
         """The snapshot of a whole group; a copy of the frames of an incomplete one."""
         start = time.perf_counter()
         pixels = self._folder.fold(frames) if len(frames) == self._coding.ratio else frames.copy()
+        if not self._folding_s:
+            self.summary.first_group_s = time.perf_counter() - self._started
+            _log.info("first group after %.2f s, compiling and reading in", self.summary.first_group_s)
         self._folding_s += time.perf_counter() - start
         return pixels
 

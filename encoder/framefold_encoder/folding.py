@@ -14,7 +14,7 @@ import numpy.typing as npt
 from framefold_encoder.kernels import WORD, fold_rows
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import InputError
-from framefold_protocol.masks import Masks
+from framefold_protocol.masks import Masks, MaskSpec, derive_masks
 
 Counts = npt.NDArray[np.unsignedinteger]
 FRAME_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
@@ -74,6 +74,14 @@ class Folder:
         fold_rows(*arguments, *self._bands[0])
         for other in others:
             other.result()
+
+
+def warm_up() -> None:
+    """Compile the fold for every frame type, or load what was compiled before; takes seconds the first time on a machine."""
+    for frame_dtype in FRAME_DTYPES:
+        for ratio in (1, 2):  # sums as wide as the frames, and wider
+            folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, WORD))], frame_dtype)
+            folder.fold(np.zeros((ratio, 1, WORD), frame_dtype))
 
 
 def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:

@@ -10,7 +10,7 @@ import tifffile
 import zarr
 
 from framefold_simulator.movie import Movie, MovieSpec
-from processes import Decoder, finish, free_port, start
+from processes import Decoder, finish, free_port, run, start
 from recordings import evaluation_file
 
 
@@ -139,3 +139,16 @@ def test_two_streams_at_once(tmp_path):
     for summary in summaries:
         assert summary["complete"]
         assert streams[summary["stream_id"]]["frames"] == 200
+
+
+def test_warm_up_compiles_once_for_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    finished = run("framefold-encoder", "warm-up")
+    assert finished.status == 0
+    assert "compiled for this CPU" in finished.stdout
+    compiled = {path.name for path in tmp_path.rglob("*.nbc")}
+    assert compiled
+    _, source = movie(tmp_path)
+    with Decoder(tmp_path / "data", ("--model", "none")) as decoder:
+        assert decoder.run_encoder(source).json["first_group_s"] > 0
+    assert {path.name for path in tmp_path.rglob("*.nbc")} == compiled
