@@ -19,7 +19,11 @@ from numba.extending import intrinsic
 WORD = 64
 """Pixels of a mask word, and the width of a block of the block map."""
 VISIT = 5
-"""Frames added between loading and storing the sums of 64 pixels: more overtax the hardware's prefetching."""
+"""Frames added between loading and storing the sums of 64 pixels."""
+AHEAD = 2048
+"""Bytes by which each frame is prefetched. Five streams side by side are more than the hardware follows by itself: without,
+the fold reached 0.45-0.65 of the read bandwidth, with it 0.75-0.85; 1 and 4 KiB did less."""
+CACHE_LINE = 64
 TILE_PIXELS = 32768
 """Pixels whose sums stay in the level 2 cache (64 or 128 KiB) while all frames are added."""
 
@@ -47,6 +51,8 @@ def _masked_add(count: int) -> Callable[..., None]:
                 at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
                 values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
                 bits = builder.gep(word_data, [builder.add(at_word, builder.mul(by_word, ir.Constant(by_word.type, k)))])
+                for line in range(0, WORD * narrow.width // 8, CACHE_LINE):
+                    _prefetch(builder, values, AHEAD + line)
                 mask = builder.bitcast(builder.load(bits), ir.VectorType(ir.IntType(1), WORD))
                 chosen = builder.select(mask, builder.load(values, align=narrow.width // 8), ir.Constant(pixels, [0] * WORD))
                 total = builder.add(total, chosen if narrow == wide else builder.zext(chosen, totals))
@@ -56,6 +62,16 @@ def _masked_add(count: int) -> Callable[..., None]:
         return types.void(sums, frames, words, *(types.intp,) * 4), emit
 
     return add
+
+
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: int) -> None:
+    """Ask for the cache line `distance` bytes behind a pointer; past the end of memory it is a no-op."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    name = "llvm.prefetch.p0i8"
+    signature = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    prefetch = builder.module.globals.get(name) or ir.Function(builder.module, signature, name)
+    line = builder.gep(builder.bitcast(pointer, byte), [ir.Constant(ir.IntType(64), distance)])
+    builder.call(prefetch, [line, *(ir.Constant(word, value) for value in (0, 3, 1))])  # for reading, kept, data
 
 
 _add_one = _masked_add(1)
