@@ -26,12 +26,11 @@ from framefold_protocol.coding import Coding
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
 from framefold_protocol.messages import RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.unsignedinteger]
-AHEAD = 2
-"""Folded groups that may wait for being coded and sent."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
 
@@ -82,9 +81,9 @@ def describe(info: SourceInfo, coding: Coding) -> StreamMetadata:
 class Encoder:
     """Folds one source and streams it; `run` once.
 
-    Reading, folding and coding run side by side: a group is read while the one before is folded and the one before that is
-    coded and handed to the link. What is under way is bounded by the ring's groups of frames and `AHEAD` + 2 snapshots; then
-    each waits for the next.
+    Reading, folding and coding run side by side: a group is read while the one before is folded and the ones before that are
+    coded. What is under way is bounded by the ring's groups of frames and `threads` + 2 snapshots; then each waits for the
+    next, and the source for the link.
     """
 
     def __init__(self, source: Source, settings: EncoderSettings) -> None:
@@ -98,7 +97,7 @@ class Encoder:
         self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
         self._stream = describe(info, self._coding)
         self._folding_s = self._coding_s = 0.0
-        self._gave_up = False
+        self._lock = threading.Lock()
         self.summary = Summary(self._stream.stream_id)
 
     def run(self, stop: threading.Event, progress: Callable[[Summary], None] = lambda summary: None) -> Summary:
@@ -118,19 +117,21 @@ class Encoder:
         return self.summary
 
     def _stream_all(self, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
-        under_way: deque[Future[bool]] = deque()
-        with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(1, "coder") as coder:
+        """Whether the decoder has stored everything; False when the encoder gave up waiting for it."""
+        coded: deque[Future[Parts]] = deque()
+        threads = self._settings.threads
+        with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(threads, "coder") as coders:
             for position, group in enumerate(ring):
-                first = self.summary.frames
-                header = (position, first, len(group.frames), group.arrived_ns)
-                under_way.append(coder.submit(self._send, uplink, stop, header, self._fold(group.frames)))
+                header = (position, self.summary.frames, len(group.frames), group.arrived_ns)
+                coded.append(coders.submit(self._code, header, self._fold(group.frames)))
                 self.summary.frames += len(group.frames)
+                self.summary.snapshots += len(group.frames) == self._coding.ratio
                 self.summary.bytes_in += group.frames.nbytes
-                if len(under_way) > AHEAD and not under_way.popleft().result():
+                if len(coded) > threads and not self._hand_over(coded.popleft(), uplink, stop):
                     return False
                 self._update(uplink)
                 progress(self.summary)
-            if not all(sent.result() for sent in under_way):
+            if not all(self._hand_over(parts, uplink, stop) for parts in coded):
                 return False
         return self._attempt(partial(uplink.finish, self.summary.frames), stop)
 
@@ -144,23 +145,24 @@ class Encoder:
         self._folding_s += time.perf_counter() - start
         return pixels
 
-    def _send(self, uplink: Uplink, stop: threading.Event, header: tuple[int, int, int, int], pixels: Frames) -> bool:
-        """Code one group and hand it to the link; False when the encoder gave up waiting for the decoder."""
+    def _code(self, header: tuple[int, int, int, int], pixels: Frames) -> Parts:
+        """The message of one group."""
         start = time.perf_counter()
         kind = Snapshot if pixels.ndim == 2 else RawFrames
         parts = wire.encode(kind(*header, pixels.dtype.name, payload.CODEC, payload.encode(pixels)))
-        self._coding_s += time.perf_counter() - start
-        sent = self._attempt(partial(uplink.put, parts), stop)
-        self.summary.snapshots += sent and kind is Snapshot
-        return sent
+        with self._lock:
+            self._coding_s += time.perf_counter() - start
+        return parts
+
+    def _hand_over(self, coded: Future[Parts], uplink: Uplink, stop: threading.Event) -> bool:
+        return self._attempt(partial(uplink.put, coded.result()), stop)
 
     def _attempt(self, action: Callable[[float], bool], stop: threading.Event) -> bool:
-        """Try until it succeeds; after an interrupt only for `linger_s` more, and that once."""
+        """Try until it succeeds; after an interrupt only for `linger_s` more."""
         while not stop.is_set():
             if action(_PATIENCE_S):
                 return True
-        self._gave_up = self._gave_up or not action(self._settings.linger_s)
-        return not self._gave_up
+        return action(self._settings.linger_s)
 
     def _update(self, uplink: Uplink) -> None:
         self.summary.bytes_wire = uplink.counters.bytes_wire

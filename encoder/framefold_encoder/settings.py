@@ -25,7 +25,7 @@ class EncoderSettings(BaseModel):
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
     mask_file: Path | None = Field(None, description="Masks of kind 'file': a .npy (B, h, w) or .mat file")
-    threads: int = Field(1, ge=1, le=256, description="Threads that fold; coding and sending take one more")
+    threads: int = Field(1, ge=1, le=256, description="Threads that fold, and as many that code")
     memory_mb: int = Field(512, ge=1, description="Bound on the messages kept until the decoder has stored them, in MB")
     silence_s: float = Field(3.0, gt=0, description="Ask the decoder again after this many seconds without an answer")
     linger_s: float = Field(10.0, ge=0, description="After an interrupt, wait at most this long for the decoder, in seconds")
