@@ -1,0 +1,131 @@
+"""The encoder as a whole against a decoder's bare session: what it sends, what it keeps in memory, how it ends."""
+
+import threading
+import tracemalloc
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import zmq
+
+from framefold_encoder.daemon import Encoder
+from framefold_encoder.settings import EncoderSettings
+from framefold_encoder.sources import SourceInfo
+from framefold_protocol import payload
+from framefold_protocol.errors import InputError, RemoteProtocolError
+from framefold_protocol.masks import derive_masks
+from framefold_protocol.messages import RawFrames, Snapshot
+from framefold_protocol.session import DecoderSession, Ended, Opened, Received
+
+RATIO = 20
+
+
+class Repeated:
+    """The same few frames again and again, `count` of them."""
+
+    def __init__(self, frames, count, broken=None):
+        self.frames, self.left, self.broken = frames, count, broken
+        self.info = SourceInfo("test", frames.shape[1:], frames.dtype, count)
+
+    def read_into(self, out):
+        if self.broken is not None and self.info.frame_count - self.left >= self.broken:
+            raise InputError("movie.tif: frame cannot be read")
+        count = min(len(out), len(self.frames), self.left)
+        out[:count] = self.frames[:count]
+        self.left -= count
+        return count
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+@contextmanager
+def decoder(refusal=None):
+    """A decoder that stores in a list; yields its address and the list."""
+    stored, closing = [], threading.Event()
+    router = zmq.Context.instance().socket(zmq.ROUTER)
+    router.set_hwm(2)
+    endpoint = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+
+    def serve():
+        session = DecoderSession()
+        while not closing.is_set():
+            if not router.poll(20):
+                continue
+            identity, *parts = router.recv_multipart()
+            match session.receive(parts):
+                case Opened() if refusal:
+                    answer = session.refuse(refusal)
+                case Opened():
+                    answer = session.welcome(0, 0, credit=2)
+                case Received(data):
+                    stored.append(data)
+                    answer = session.acknowledge(data.position + 1, credit=2)
+                case Ended(end):
+                    answer = session.done(end.position)
+            router.send_multipart([identity, *answer])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield endpoint, stored
+    finally:
+        closing.set()
+        thread.join()
+        router.close(linger=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_sent_is_the_fold_of_what_was_read(threads):
+    frames = np.random.default_rng(0).poisson(20, (RATIO, 40, 70)).astype(np.uint16)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, threads=threads)
+        summary = Encoder(Repeated(frames, 5 * RATIO + 3), settings).run(threading.Event())
+    assert (summary.frames, summary.snapshots, summary.gaps, summary.complete) == (5 * RATIO + 3, 5, 0, True)
+    assert summary.bytes_in == (5 * RATIO + 3) * 40 * 70 * 2
+    assert summary.cpu_s_per_gigapixel > 0
+    expected = (frames * derive_masks(settings.mask_spec, (40, 70)).window().astype(np.uint64)).sum(axis=0)
+    *whole, last = stored
+    for position, data in enumerate(whole):
+        assert (type(data), data.position, data.first_frame) == (Snapshot, position, position * RATIO)
+        assert np.array_equal(payload.decode(data.payload, data.codec, data.dtype, (40, 70)), expected)
+    assert (type(last), last.position, last.first_frame, last.frames) == (RawFrames, 5, 5 * RATIO, 3)
+    assert np.array_equal(payload.decode(last.payload, last.codec, last.dtype, (3, 40, 70)), frames[:3])
+
+
+def test_memory_is_bounded_however_long_the_stream():
+    side, threads, constant_bytes = 1024, 1, 24_000_000  # snapshots under way, coded messages, the library's own
+    frames = np.random.default_rng(0).poisson(20, (4, side, side)).astype(np.uint8)
+    with decoder() as (endpoint, _):
+        encoder = Encoder(Repeated(frames, 30 * RATIO), EncoderSettings(to=endpoint, threads=threads, memory_mb=4))
+        tracemalloc.start()
+        try:
+            summary = encoder.run(threading.Event())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert summary.complete
+    assert peak < (2 * RATIO + 4) * side * side + constant_bytes
+
+
+def test_a_source_that_fails_ends_the_run_with_its_error():
+    frames = np.ones((5, 8, 8), np.uint8)
+    with decoder() as (endpoint, stored):
+        encoder = Encoder(Repeated(frames, 100, broken=45), EncoderSettings(to=endpoint))
+        with pytest.raises(InputError, match="frame cannot be read"):
+            encoder.run(threading.Event())
+    assert [data.position for data in stored] == list(range(len(stored)))
+
+
+def test_a_refusal_ends_the_run_with_the_decoders_reason():
+    refusal = RemoteProtocolError("masks are not the encoder's", code="mask-hash")
+    with decoder(refusal) as (endpoint, _):
+        encoder = Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 100), EncoderSettings(to=endpoint))
+        with pytest.raises(RemoteProtocolError, match=f"the decoder at {endpoint} refused the stream: masks are not"):
+            encoder.run(threading.Event())
