@@ -61,8 +61,8 @@ class Summary:
     """Whether the decoder has stored every frame."""
 
 
-def describe(info: SourceInfo, coding: Coding) -> StreamMetadata:
-    """The stream's metadata, with a fresh stream id."""
+def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None) -> StreamMetadata:
+    """The stream's metadata, with a fresh stream id. `counts_per_electron` is for sources that do not know their gain."""
     return StreamMetadata(
         stream_id=uuid.uuid4().hex,
         name=info.name,
@@ -74,7 +74,7 @@ def describe(info: SourceInfo, coding: Coding) -> StreamMetadata:
         frame_count=info.frame_count,
         frame_time_s=info.frame_time_s,
         pixel_size_nm=info.pixel_size_nm,
-        counts_per_electron=info.counts_per_electron,
+        counts_per_electron=info.counts_per_electron or counts_per_electron,
     )
 
 
@@ -95,7 +95,7 @@ class Encoder:
         self._coding = Coding((derive_masks(settings.mask_spec, info.shape, folder),))
         self._folder = Folder(self._coding.families, info.dtype, settings.threads)
         self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
-        self._stream = describe(info, self._coding)
+        self._stream = describe(info, self._coding, settings.counts_per_electron)
         self._folding_s = self._coding_s = 0.0
         self._lock = threading.Lock()
         self.summary = Summary(self._stream.stream_id)

@@ -25,6 +25,9 @@ class EncoderSettings(BaseModel):
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
     mask_file: Path | None = Field(None, description="Masks of kind 'file': a .npy (B, h, w) or .mat file")
+    counts_per_electron: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
+    )
     threads: int = Field(1, ge=1, le=256, description="Threads that fold, and as many that code")
     memory_mb: int = Field(512, ge=1, description="Bound on the messages kept until the decoder has stored them, in MB")
     silence_s: float = Field(3.0, gt=0, description="Ask the decoder again after this many seconds without an answer")

@@ -3,17 +3,19 @@
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zmq
 
-from framefold_encoder.daemon import Encoder
+from framefold_encoder.daemon import Encoder, describe
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import SourceInfo
 from framefold_protocol import payload
+from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, RemoteProtocolError
-from framefold_protocol.masks import derive_masks
+from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import RawFrames, Snapshot
 from framefold_protocol.session import DecoderSession, Ended, Opened, Received
 
@@ -112,6 +114,14 @@ def test_memory_is_bounded_however_long_the_stream():
             tracemalloc.stop()
     assert summary.complete
     assert peak < (2 * RATIO + 4) * side * side + constant_bytes
+
+
+@pytest.mark.parametrize(("known", "told", "expected"), [(None, None, None), (None, 0.25, 0.25), (1.0, 0.25, 1.0)])
+def test_the_gain_is_the_sources_or_else_the_users(known, told, expected):
+    source = Repeated(np.ones((5, 8, 8), np.uint8), 5)
+    info = replace(source.info, counts_per_electron=known)
+    coding = Coding((derive_masks(MaskSpec(), info.shape),))
+    assert describe(info, coding, told).counts_per_electron == expected
 
 
 def test_a_source_that_fails_ends_the_run_with_its_error():
