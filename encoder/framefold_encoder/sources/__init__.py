@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .base import Source, SourceInfo
-from .open import open_source
+from framefold_encoder.sources.base import Source, SourceInfo
+from framefold_encoder.sources.open import open_source
 
 __all__ = ["Source", "SourceInfo", "open_source"]

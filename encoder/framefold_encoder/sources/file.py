@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from framefold_encoder.sources.mrc import open_mrc
+from framefold_encoder.sources.npy import open_npy
+from framefold_encoder.sources.stack import FileSource
+from framefold_encoder.sources.tiff import open_tiff
+from framefold_encoder.sources.zarr import MARKERS, open_zarr
 from framefold_protocol.errors import InputError
 
 from .hdf5 import open_hdf5
-from .mrc import open_mrc
-from .npy import open_npy
-from .stack import FileSource
-from .tiff import open_tiff
-from .zarr import MARKERS, open_zarr
 
 _KNOWN = "TIFF (also OME and BigTIFF), MRC, .npy, HDF5 and Zarr"
 _HDF5_OFFSETS = (0, 512, 1024, 2048, 4096)  # a user block of 512 x 2^n bytes may precede the signature

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.sources.chunked import ChunkedFrames
+from framefold_encoder.sources.counts import stack_shape, stored_dtype
+from framefold_encoder.sources.failures import damage, needs
+from framefold_encoder.sources.stack import FileSource
 from framefold_protocol.errors import InputError
-
-from .chunked import ChunkedFrames
-from .counts import stack_shape, stored_dtype
-from .failures import damage, needs
-from .stack import FileSource
 
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from framefold_encoder.sources.counts import stack_shape, stored_dtype
+from framefold_encoder.sources.failures import COPY_AGAIN, damage, needs
+from framefold_encoder.sources.raw import RawFrames
+from framefold_encoder.sources.stack import FileSource
 from framefold_protocol.errors import InputError
-
-from .counts import stack_shape, stored_dtype
-from .failures import COPY_AGAIN, damage, needs
-from .raw import RawFrames
-from .stack import FileSource
 
 
 def open_mrc(path: Path) -> FileSource:

@@ -7,11 +7,11 @@ from tokenize import TokenError
 
 import numpy as np
 
-from .chunked import ChunkedFrames
-from .counts import stack_shape, stored_dtype
-from .failures import damage
-from .raw import RawFrames
-from .stack import FileSource
+from framefold_encoder.sources.chunked import ChunkedFrames
+from framefold_encoder.sources.counts import stack_shape, stored_dtype
+from framefold_encoder.sources.failures import damage
+from framefold_encoder.sources.raw import RawFrames
+from framefold_encoder.sources.stack import FileSource
 
 _ERRORS = (OSError, EOFError, ValueError, TypeError, OverflowError, SyntaxError, TokenError)
 """The header is a Python literal, hence the last two."""

@@ -9,19 +9,18 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
+from framefold_encoder.sources.base import Source
 from framefold_protocol.errors import InputError
-
-from .base import Source
 
 
 def _open_simulation(rest: str) -> Source:
-    from .simulated import open_simulation  # compiles with numba: only when asked for
+    from framefold_encoder.sources.simulated import open_simulation  # compiles with numba: only when asked for
 
     return open_simulation(rest)
 
 
 def _open_file(rest: str) -> Source:
-    from .file import open_file
+    from framefold_encoder.sources.file import open_file
 
     return open_file(rest)
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.sources.failures import COPY_AGAIN
 from framefold_protocol.errors import InputError
-
-from .failures import COPY_AGAIN
 
 
 class RawFrames:

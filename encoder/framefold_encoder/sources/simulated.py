@@ -16,10 +16,9 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.sources.base import SourceInfo
 from framefold_protocol.errors import InputError
 from framefold_simulator.movie import Movie, MovieSpec
-
-from .base import SourceInfo
 
 PIXEL_SIZE_NM = 0.02
 """20 pm at the specimen, as in atomic-resolution in-situ work; the simulated scenes have no scale of their own."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from .base import SourceInfo
-from .counts import refuse_negative, unsigned
+from framefold_encoder.sources.base import SourceInfo
+from framefold_encoder.sources.counts import refuse_negative, unsigned
 
 
 class Frames(Protocol):

@@ -20,13 +20,12 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.sources.counts import stack_shape, stored_dtype
+from framefold_encoder.sources.failures import COPY_AGAIN, damage, needs
+from framefold_encoder.sources.raw import RawFrames
+from framefold_encoder.sources.stack import FileSource
+from framefold_encoder.sources.tiff_scale import scale
 from framefold_protocol.errors import InputError
-
-from .counts import stack_shape, stored_dtype
-from .failures import COPY_AGAIN, damage, needs
-from .raw import RawFrames
-from .stack import FileSource
-from .tiff_scale import scale
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPages, TiffPageSeries
