@@ -94,9 +94,7 @@ def measure(clip: Clip, registry: Registry) -> list[dict[str, Any]]:
 
 
 def _message(position: int, group: FoldedGroup) -> Snapshot:
-    pixels = group.snapshot
-    coded = payload.encode(pixels)
-    return Snapshot(position, position * RATIO, RATIO, time.time_ns(), pixels.dtype.name, payload.CODEC, coded)
+    return Snapshot(position, position * RATIO, RATIO, time.time_ns(), **vars(payload.pack(group.snapshot)))
 
 
 def _psnr(errors: list[float], clip: Clip) -> float:

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from framefold_protocol import messages
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
 
 naturals = st.integers(0, 2**63 - 1)
@@ -29,11 +30,21 @@ pixels = {
     "dtype": dtypes,
     "codec": st.just("blosc2"),
     "payload": st.binary(max_size=200),
+    "base": naturals,
 }
+quantisations = st.builds(
+    VarianceStabilised,
+    gain=st.floats(1e-3, 1e3),
+    offset=st.floats(0, 1e5),
+    read_noise=st.floats(0, 1e3),
+    step=st.floats(0.01, 4),
+)
 messages_of_the_link = st.one_of(
     st.builds(messages.Hello, streams),
     st.builds(messages.Welcome, naturals, naturals),
-    st.builds(messages.Snapshot, **pixels, block_map=st.none() | st.binary(max_size=50)),
+    st.builds(
+        messages.Snapshot, **pixels, block_map=st.none() | st.binary(max_size=50), quantisation=st.none() | quantisations
+    ),
     st.builds(messages.RawFrames, **pixels),
     st.builds(messages.Gap, naturals, naturals, naturals, st.text(max_size=30)),
     st.builds(messages.Ack, naturals, naturals),

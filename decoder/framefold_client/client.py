@@ -70,7 +70,7 @@ class Client:
         return self._array(f"/streams/{stream_id}/frames", start=start, stop=stop)
 
     def snapshot(self, stream_id: str, index: int) -> npt.NDArray[np.unsignedinteger]:
-        """One snapshot, the exact sums, (H, W)."""
+        """One snapshot, the sums as they were sent, (H, W)."""
         return self._array(f"/streams/{stream_id}/snapshots/{index}", format="npy")
 
     def frame_url(self, stream_id: str, frame: int) -> str:

@@ -23,7 +23,19 @@ from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_encoder.sources import open_source
 from framefold_protocol.errors import FramefoldError
 
-_OPTIONS = ("to", "ratio", "mask", "density", "period", "seed", "mask_file", "counts_per_electron", "threads")
+_OPTIONS = (
+    "to",
+    "ratio",
+    "mask",
+    "density",
+    "period",
+    "seed",
+    "mask_file",
+    "coder",
+    "step_sigma",
+    "counts_per_electron",
+    "threads",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

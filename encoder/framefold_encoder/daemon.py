@@ -25,7 +25,7 @@ from framefold_protocol import payload, wire
 from framefold_protocol.coding import Coding
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
-from framefold_protocol.messages import RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Data, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Encoder:
     """Folds one source and streams it; `run` once.
 
     Reading, folding and coding run side by side: a group is read while the one before is folded and the ones before that are
-    coded. What is under way is bounded by the ring's groups of frames and `threads` + 2 snapshots; then each waits for the
+    coded. What is under way is bounded by the ring's groups of frames and `threads` + 1 snapshots; then each waits for the
     next, and the source for the link.
     """
 
@@ -96,6 +96,7 @@ class Encoder:
         self._folder = Folder(self._coding.families, info.dtype, settings.threads)
         self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
         self._stream = describe(info, self._coding, settings.counts_per_electron)
+        self._quantisation = settings.quantisation(self._stream.counts_per_electron)
         self._folding_s = self._coding_s = 0.0
         self._lock = threading.Lock()
         self.summary = Summary(self._stream.stream_id)
@@ -123,12 +124,13 @@ class Encoder:
         with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(threads, "coder") as coders:
             for position, group in enumerate(ring):
                 header = (position, self.summary.frames, len(group.frames), group.arrived_ns)
-                coded.append(coders.submit(self._code, header, self._fold(group.frames)))
+                pixels = self._fold(group.frames)
+                if len(coded) == threads and not self._hand_over(coded.popleft(), uplink, stop):
+                    return False
+                coded.append(coders.submit(self._code, header, pixels))
                 self.summary.frames += len(group.frames)
                 self.summary.snapshots += len(group.frames) == self._coding.ratio
                 self.summary.bytes_in += group.frames.nbytes
-                if len(coded) > threads and not self._hand_over(coded.popleft(), uplink, stop):
-                    return False
                 self._update(uplink)
                 progress(self.summary)
             if not all(self._hand_over(parts, uplink, stop) for parts in coded):
@@ -148,8 +150,13 @@ class Encoder:
     def _code(self, header: tuple[int, int, int, int], pixels: Frames) -> Parts:
         """The message of one group."""
         start = time.perf_counter()
-        kind = Snapshot if pixels.ndim == 2 else RawFrames
-        parts = wire.encode(kind(*header, pixels.dtype.name, payload.CODEC, payload.encode(pixels)))
+        if pixels.ndim == 2:
+            packed = payload.pack(pixels, self._quantisation)
+            data: Data = Snapshot(*header, **vars(packed))
+        else:
+            packed = payload.pack(pixels)
+            data = RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base)
+        parts = wire.encode(data)
         with self._lock:
             self._coding_s += time.perf_counter() - start
         return parts

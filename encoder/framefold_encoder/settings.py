@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.endpoint import check_endpoint
 from framefold_protocol.masks import MAX_PERIOD, MAX_RATIO, MaskKind, MaskSpec
 from framefold_protocol.settings import load_settings
@@ -25,6 +26,11 @@ class EncoderSettings(BaseModel):
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
     mask_file: Path | None = Field(None, description="Masks of kind 'file': a .npy (B, h, w) or .mat file")
+    coder: Literal["lossless", "variance-stabilised"] = Field(
+        "lossless",
+        description="Exact snapshots, or bins of step_sigma standard deviations of the noise: about 0.6 of the bytes",
+    )
+    step_sigma: float = Field(0.5, ge=0.01, le=4, description="Width of a bin of the variance-stabilised coder, in sigma")
     counts_per_electron: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
     )
@@ -38,6 +44,12 @@ class EncoderSettings(BaseModel):
         """The stream's mask family. Raises `InputError` when the keys contradict each other."""
         file = self.mask_file.name if self.mask_file else ""
         return MaskSpec(self.mask, self.ratio, self.density, self.period, self.seed, file)
+
+    def quantisation(self, counts_per_electron: float | None) -> VarianceStabilised | None:
+        """How snapshots of a detector with this gain are coded; None: exactly. Raises `InputError` for an absurd gain."""
+        if self.coder == "lossless":
+            return None
+        return VarianceStabilised(gain=counts_per_electron or 1.0, step=self.step_sigma)
 
 
 def load_encoder_settings(config: Path | None, overrides: Mapping[str, Any]) -> EncoderSettings:

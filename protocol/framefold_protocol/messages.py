@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
 
 PROTOCOL_VERSION = 1
@@ -74,11 +75,15 @@ class Snapshot:
     timestamp_ns: int
     """When its first frame reached the encoder, nanoseconds since 1970, encoder's clock."""
     dtype: str
-    """Of the exact sums: uint16, uint32 or uint64, the smallest that no sum can overflow."""
+    """Of the sums: uint16, uint32 or uint64, the smallest that no sum can overflow."""
     codec: str
     payload: bytes = field(repr=False)
     block_map: bytes | None = field(default=None, repr=False)
     """Family of each 64x64 block, a byte each, row by row; None: family 0 everywhere."""
+    base: int = 0
+    """What was subtracted from every exact value, modulo the dtype's range, before coding."""
+    quantisation: VarianceStabilised | None = None
+    """How the sums were turned into bins before coding; None: they are exact."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ class RawFrames:
     dtype: str
     codec: str
     payload: bytes = field(repr=False)
+    base: int = 0
+    """As of `Snapshot`."""
 
 
 @dataclass(frozen=True)

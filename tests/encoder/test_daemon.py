@@ -48,8 +48,8 @@ class Repeated:
 
 
 @contextmanager
-def decoder(refusal=None):
-    """A decoder that stores in a list; yields its address and the list."""
+def decoder(refusal=None, keep=True):
+    """A decoder that stores in a list, or forgets; yields its address and the list."""
     stored, closing = [], threading.Event()
     router = zmq.Context.instance().socket(zmq.ROUTER)
     router.set_hwm(2)
@@ -67,7 +67,8 @@ def decoder(refusal=None):
                 case Opened():
                     answer = session.welcome(0, 0, credit=2)
                 case Received(data):
-                    stored.append(data)
+                    if keep:
+                        stored.append(data)
                     answer = session.acknowledge(data.position + 1, credit=2)
                 case Ended(end):
                     answer = session.done(end.position)
@@ -96,16 +97,35 @@ def test_what_is_sent_is_the_fold_of_what_was_read(threads):
     *whole, last = stored
     for position, data in enumerate(whole):
         assert (type(data), data.position, data.first_frame) == (Snapshot, position, position * RATIO)
-        assert np.array_equal(payload.decode(data.payload, data.codec, data.dtype, (40, 70)), expected)
+        assert np.array_equal(decoded(data, (40, 70)), expected)
     assert (type(last), last.position, last.first_frame, last.frames) == (RawFrames, 5, 5 * RATIO, 3)
-    assert np.array_equal(payload.decode(last.payload, last.codec, last.dtype, (3, 40, 70)), frames[:3])
+    assert np.array_equal(decoded(last, (3, 40, 70)), frames[:3])
+
+
+def decoded(data, shape):
+    quantisation = data.quantisation if isinstance(data, Snapshot) else None
+    return payload.decode(data.payload, data.codec, data.dtype, shape, data.base, quantisation)
+
+
+def test_the_near_lossless_coder_stays_within_its_bound_and_sends_less():
+    frames = np.random.default_rng(0).poisson(20, (RATIO, 128, 128)).astype(np.uint8)
+    sent = {}
+    for coder in ("lossless", "variance-stabilised"):
+        with decoder() as (endpoint, stored):
+            settings = EncoderSettings(to=endpoint, coder=coder, step_sigma=0.5)
+            sent[coder] = Encoder(Repeated(frames, RATIO), settings).run(threading.Event()), *stored
+    exact, near = (decoded(data, (128, 128)).astype(float) for _, data in sent.values())
+    bound = sent["variance-stabilised"][1].quantisation.error_bound(exact)
+    assert (np.abs(near - exact) <= bound).all()
+    assert (near != exact).any()
+    assert sent["variance-stabilised"][0].wire_ratio > 1.3 * sent["lossless"][0].wire_ratio
 
 
 def test_memory_is_bounded_however_long_the_stream():
-    side, threads, constant_bytes = 1024, 1, 24_000_000  # snapshots under way, coded messages, the library's own
+    side, constant_bytes = 1024, 12_000_000  # the journal's 4 MB, messages between threads, a snapshot being coded
     frames = np.random.default_rng(0).poisson(20, (4, side, side)).astype(np.uint8)
-    with decoder() as (endpoint, _):
-        encoder = Encoder(Repeated(frames, 30 * RATIO), EncoderSettings(to=endpoint, threads=threads, memory_mb=4))
+    with decoder(keep=False) as (endpoint, _):
+        encoder = Encoder(Repeated(frames, 30 * RATIO), EncoderSettings(to=endpoint, memory_mb=4))
         tracemalloc.start()
         try:
             summary = encoder.run(threading.Event())

@@ -239,7 +239,7 @@ def test_data_without_a_session_may_be_tried_again_after_a_hello():
 
 
 def test_a_done_before_the_end_was_sent_is_refused():
-    encoder, decoder = streaming()
+    encoder, _ = streaming()
     encoder.sent(0)
     with pytest.raises(RemoteProtocolError, match="done at position 1, but the stream ends at None"):
         encoder.receive(wire.encode(Done(1)))

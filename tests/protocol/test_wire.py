@@ -4,12 +4,11 @@ import struct
 import zlib
 
 import msgpack
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from framefold_protocol import payload, wire
+from framefold_protocol import wire
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.messages import Ack, Snapshot
 from strategies import messages_of_the_link
@@ -72,48 +71,6 @@ def test_unknown_fields_are_ignored():
 def test_a_wrong_header_is_refused_by_name(header, body, named):
     with pytest.raises(RemoteProtocolError, match=named):
         wire.decode(sealed(header, body))
-
-
-arrays = st.tuples(
-    st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64]), st.integers(1, 5), st.integers(1, 70), st.integers(0, 99)
-)
-
-
-@given(arrays)
-@settings(max_examples=50, deadline=None)
-def test_pixels_survive_the_payload(drawn):
-    kind, height, width, seed = drawn
-    pixels = np.random.default_rng(seed).poisson(9, (height, width)).astype(kind)
-    coded = payload.encode(pixels)
-    assert np.array_equal(payload.decode(coded, payload.CODEC, pixels.dtype.name, pixels.shape), pixels)
-
-
-@given(st.binary(max_size=300))
-def test_a_payload_of_garbage_is_refused(coded):
-    with pytest.raises(RemoteProtocolError):
-        payload.decode(coded, payload.CODEC, "uint16", (50, 70))
-
-
-@pytest.mark.parametrize(
-    ("codec", "dtype", "shape", "named"),
-    [
-        ("zip", "uint16", (50, 70), "codec 'zip'"),
-        ("blosc2", "float32", (50, 70), "'float32'"),
-        ("blosc2", "uint16", (50, 71), "expected 7100"),
-        ("blosc2", "uint16", (10**6, 10**6), "expected 2000000000000"),
-    ],
-)
-def test_a_payload_that_is_not_what_was_promised_is_refused(codec, dtype, shape, named):
-    coded = payload.encode(np.zeros((50, 70), np.uint16))
-    with pytest.raises(RemoteProtocolError, match=named):
-        payload.decode(coded, codec, dtype, shape)
-
-
-def test_a_truncated_payload_is_refused():
-    coded = payload.encode(np.random.default_rng(0).poisson(60, (50, 70)).astype(np.uint16))
-    for cut in (coded[:-1], coded[: len(coded) // 2], coded + b"x"):
-        with pytest.raises(RemoteProtocolError):
-            payload.decode(cut, payload.CODEC, "uint16", (50, 70))
 
 
 def test_snapshot_headers_are_small():

@@ -48,7 +48,7 @@ class FoldedGroup:
     """One snapshot and the masks that made it. Raises `InputError` when they do not belong together."""
 
     snapshot: npt.NDArray[np.unsignedinteger] = field(repr=False)
-    """(H, W) exact sums in detector counts."""
+    """(H, W) sums in detector counts."""
     coding: Coding
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ class Folded:
     """A snapshot's pixels."""
 
     sums: Counts
-    """(H, W), exact."""
+    """(H, W), exact, or quantised as the message says."""
     block_map: BlockMap
     """Zeros where the message has none."""
 
@@ -56,10 +56,10 @@ def unpack(data: Data, stream: StreamMetadata) -> Pixels:
             return None
         case RawFrames():
             _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
-            return payload.decode(data.payload, data.codec, data.dtype, (data.frames, *stream.shape))
+            return payload.decode(data.payload, data.codec, data.dtype, (data.frames, *stream.shape), data.base)
         case Snapshot():
             _expect(data, "number of frames", data.frames, f"at most {stream.ratio}", data.frames <= stream.ratio)
-            sums = payload.decode(data.payload, data.codec, data.dtype, stream.shape)
+            sums = payload.decode(data.payload, data.codec, data.dtype, stream.shape, data.base, data.quantisation)
             largest = int(np.iinfo(snapshot_dtype(stream)).max)
             _expect(data, "largest sum", int(sums.max()), f"at most {largest}", int(sums.max()) <= largest)
             return Folded(sums, _block_map(data, stream))

@@ -1,7 +1,7 @@
 """What a stream's Zarr group looks like on disk: arrays, attributes, format version. Made here, checked here when opened.
 
 STREAM.zarr      attributes `ome` (OME-Zarr 0.5) and `framefold` (version, stream, complete, positions, frames, gaps)
-  snapshots      (K, H, W) uint16/32/64, exact sums, a file each
+  snapshots      (K, H, W) uint16/32/64, the sums as they were sent, a file each
   frames         (T, H, W) float32, detector counts, NaN where lost or not reconstructed yet; B frames share a file
   raw            (R, H, W) the detector's type, frames that were sent as they are
   block_maps     (K, h, w) uint8, which family folded each 64x64 block; only with several families

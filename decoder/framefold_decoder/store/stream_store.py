@@ -145,11 +145,11 @@ class StreamStore:
         return self._table.find(frame)
 
     def snapshot(self, position: int) -> Counts:
-        """The exact sums of a position that holds a snapshot: (H, W)."""
+        """The sums of a position that holds a snapshot: (H, W)."""
         return self._read("snapshots", self._group_of(Kind.SNAPSHOT, position).index)
 
     def snapshot_at(self, index: int) -> Counts:
-        """The exact sums of the stream's snapshot number `index`, gaps and raw groups not counted: (H, W)."""
+        """The sums of the stream's snapshot number `index`, gaps and raw groups not counted: (H, W)."""
         if not 0 <= index < self.snapshot_count:
             raise StoreError(f"snapshot {index} is not stored in {self.path}, expected 0 to {self.snapshot_count - 1}")
         return self._read("snapshots", index)
