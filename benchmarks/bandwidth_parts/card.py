@@ -1,0 +1,144 @@
+"""The results as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def card(results: dict[str, Any]) -> str:
+    """Everything measured, a table a question."""
+    machine = results["machine"]
+    return "\n\n".join(
+        [
+            f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} before; "
+            f"memory read {results['read_gb_s']:.1f} GB/s, memcpy {results['memcpy_gb_s']:.1f} GB/s",
+            _title("Folding, B = 20", _encode(results["encode_cases"])),
+            _title("The whole encoder, from memory to acknowledged", _pipeline(results["pipeline"]["cases"])),
+            _title(f"Coders at {results['dose']:g} e-/px and frame, one thread", _coders(results["coders"])),
+            _title("Wire ratio of B frames (in brackets: what order-0 entropy allows)", _wire(results["wire"])),
+            _title(f"Links (Gbit/s) that carry a detector, at {results['dose']:g} e-/px", _detectors(results["detectors"])),
+            _link(results["link"]),
+        ]
+    )
+
+
+def _title(title: str, table: str) -> str:
+    return f"{title}\n{table}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as what is in them; the first `left` of them left-aligned."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    aligned = [
+        [cell.ljust(width) if k < left else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in cells
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _encode(cases: list[Row]) -> str:
+    head = ("frames", "threads", "GB/s", "of read", "live GB/s", "of read", "x memcpy", "x JPEG", "x bitshuffle-LZ4")
+    rows = [
+        (
+            f"{case['side']}x{case['side']} {case['dtype']}",
+            str(case["threads"]),
+            _number(case["gb_s"], 1),
+            _number(case["fraction_of_read"]),
+            _number(case["live_gb_s"], 1),
+            _number(case["live_fraction_of_read"]),
+            _number(case["times_memcpy"]),
+            _number(case["times_jpeg"], 0),
+            _number(case["times_bitshuffle_lz4"], 1),
+        )
+        for case in cases
+    ]
+    return _table(head, rows)
+
+
+def _pipeline(cases: list[Row]) -> str:
+    head = ("frames", "folding threads", "GB/s", "kernel alone", "fraction", "CPU s/Gpx", "wire ratio")
+    rows = [
+        (
+            f"{case['side']}x{case['side']} {case['dtype']}",
+            str(case["threads"]),
+            _number(case["gb_s"], 1),
+            _number(case["kernel_gb_s"], 1),
+            _number(case["fraction_of_kernel"]),
+            _number(case["cpu_s_per_gigapixel"]),
+            _number(case["wire_ratio"], 1),
+        )
+        for case in cases
+    ]
+    return _table(head, rows)
+
+
+def _coders(rows: list[Row]) -> str:
+    head = ("coder", "setting", "wire ratio", "GB/s", "CPU s/GB", "error/sigma", "PSNR dB")
+    cells = []
+    for row in rows:
+        if "unavailable" in row:
+            cells.append((row["coder"], f"left out: {row['unavailable']}", "-", "-", "-", "-", "-"))
+            continue
+        numbers = [_number(row.get(key), digits) for key, digits in (("gb_s", 3), ("cpu_s_per_gb", 2), ("error_sigma", 2))]
+        cells.append(
+            (row["coder"], row.get("setting", ""), _number(row["wire_ratio"]), *numbers, _number(row.get("psnr_db"), 1))
+        )
+    return _table(head, cells, left=2)
+
+
+def _wire(rows: list[Row]) -> str:
+    doses = list(dict.fromkeys(row["dose"] for row in rows))
+    lines = list(dict.fromkeys((row["coder"], row["ratio"]) for row in rows))
+    found = {(row["coder"], row["ratio"], row["dose"]): row for row in rows}
+    types = {row["dose"]: row["dtype"] for row in rows}
+    head = ("coder", "B", *(f"{dose:g} e-/px ({types[dose]})" for dose in doses))
+    cells = [(coder, str(ratio), *(_ratio(found.get((coder, ratio, dose))) for dose in doses)) for coder, ratio in lines]
+    return _table(head, cells)
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    bound = "" if row["entropy_ratio"] is None else f" ({row['entropy_ratio']:.1f})"
+    return f"{row['wire_ratio']:.1f}{bound}"
+
+
+def _detectors(rows: list[Row]) -> str:
+    head = (
+        "detector",
+        "frame",
+        "frames/s",
+        "bits",
+        "raw Gbit/s",
+        "link",
+        "lossless",
+        "link",
+        "folded",
+        "link",
+        "encoder cores",
+    )
+    cells = []
+    for row in rows:
+        size = f"{row['shape'][1]}x{row['shape'][0]}"
+        rates = []
+        for kind in ("raw", "lossless", "folded"):
+            link = row["smallest_link_gbit"][kind]
+            rates += [_number(row["gbit_s"][kind], 1), "none" if link is None else str(link)]
+        cells.append((row["name"], size, f"{row['rate_hz']:g}", str(row["bits"]), *rates, _number(row["encoder_cores"], 1)))
+    return _table(head, cells)
+
+
+def _link(link: Row) -> str:
+    size = f"{link['shape'][1]}x{link['shape'][0]} {link['dtype']}"
+    return (
+        f"Through a link of {link['gbit_s']:g} Gbit/s, {size}: {link['raw_frames_s']:.0f} frames/s as they are, "
+        f"{link['folded_frames_s']:.0f} frames/s folded, {link['times_raw']:.1f} times as many"
+    )
