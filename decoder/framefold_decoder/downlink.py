@@ -106,6 +106,9 @@ class Downlink:
             self._refuse(identity, peer, RemoteProtocolError(error.message, code="mask-file", hint=error.hint))
         except StoreError as error:
             self._refuse(identity, peer, RemoteProtocolError(error.message, code="storage", hint=error.hint, retry=True))
+        except Exception as error:  # a bug here must not take the other streams along
+            _log.exception("stream %s", peer.stream_id or "(not opened)")
+            self._refuse(identity, peer, RemoteProtocolError(f"the decoder failed: {error!r}", code="internal"))
 
     def _refuse(self, identity: bytes, peer: _Peer, error: RemoteProtocolError) -> None:
         _log.warning("stream %s: %s", peer.stream_id or "(not opened)", error)
@@ -159,6 +162,7 @@ class Downlink:
         self._library.finish(peer.stream_id, end.position, end.frames)
         _log.info("stream %s is complete: %d frames", peer.stream_id, end.frames)
         self._send(identity, peer.session.done(end.position))
+        del self._peers[identity]
         self._on_stored()
 
     def _send(self, identity: bytes, parts: Parts) -> None:

@@ -57,15 +57,22 @@ class Unfolder:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._work.clear()
-            task = self._next_task()
-            if task is None:
+            if not self._step():
                 self._work.wait(_TICK_S)
-                continue
-            try:
+
+    def _step(self) -> bool:
+        """Reconstruct one snapshot; whether there was one."""
+        task = None
+        try:
+            task = self._next_task()
+            if task is not None:
                 self._unfold(*task)
-            except FramefoldError as error:
+        except Exception as error:  # what one snapshot meets must not keep the others waiting
+            known = isinstance(error, FramefoldError)
+            _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=not known)
+            if task is not None:
                 self._failed.add(task)  # tried again after a restart
-                _log.error("stream %s position %d cannot be reconstructed: %s", *task, error)
+        return task is not None
 
     def _next_task(self) -> tuple[str, int] | None:
         for task in self._library.catalogue.pending(limit=len(self._failed) + 16):

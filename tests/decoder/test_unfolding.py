@@ -1,0 +1,75 @@
+"""Background reconstruction: one snapshot that fails does not keep the others waiting."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from framefold_decoder.library import Library
+from framefold_decoder.reconstruct.registry import Registry
+from framefold_decoder.unfolding import Unfolder
+from framefold_protocol import payload
+from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.messages import Snapshot, StreamMetadata
+
+SHAPE = (32, 32)
+SPEC = MaskSpec(ratio=4, period=16)
+STREAM = StreamMetadata("c" * 32, "test", SHAPE, "uint8", (SPEC,), (derive_masks(SPEC, SHAPE).digest,), 0)
+
+
+def snapshot(position):
+    sums = np.random.default_rng(position).poisson(20, SHAPE).astype(np.uint16)
+    return Snapshot(position, 4 * position, 4, 0, **vars(payload.pack(sums)))
+
+
+class FailsOnce(Registry):
+    """The real registry, but the second choice fails as a bug would."""
+
+    calls = 0
+
+    def choose(self, name, coding):
+        self.calls += 1
+        if self.calls == 2:
+            raise ZeroDivisionError("a bug")
+        return super().choose(name, coding)
+
+
+@pytest.fixture
+def library(tmp_path):
+    library = Library.open(tmp_path / "data")
+    library.add_stream(STREAM)
+    yield library
+    library.close()
+
+
+def decoded(library):
+    return set(np.flatnonzero(np.isfinite(library.store(STREAM.stream_id).chi2())).tolist())
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("never happened")
+
+
+def test_every_snapshot_is_reconstructed_and_a_failure_stays_alone(library):
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(4)], 100)
+    library.finish(STREAM.stream_id, 4, 16)
+    with Unfolder(library, FailsOnce(), "gap-tv") as unfolder:
+        wait_for(lambda: decoded(library) == {0, 2, 3})
+        assert unfolder.running
+    frames = library.store(STREAM.stream_id).frames(0, 16)
+    assert np.isnan(frames[4:8]).all()
+    assert np.isfinite(frames[8:]).all()
+    assert set(library.catalogue.models()) == {"gap-tv"}
+
+
+def test_what_failed_is_tried_again_by_the_next_run(library):
+    library.put(STREAM.stream_id, [snapshot(0)], 100)
+    library.finish(STREAM.stream_id, 1, 4)
+    with Unfolder(library, Registry(), "gap-tv") as unfolder:
+        unfolder.wake()
+        wait_for(lambda: decoded(library) == {0})
+    assert library.catalogue.pending() == []
