@@ -30,7 +30,8 @@ tests: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 openapi: $(VENV)/.dev ## Write the REST description anew
-	$(BIN)/python -m framefold_decoder.api.openapi
+	$(BIN)/python -m framefold_decoder.api.openapi > openapi.partial
+	mv openapi.partial decoder/framefold_decoder/api/openapi.json
 
 clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

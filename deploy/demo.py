@@ -232,4 +232,7 @@ def _print_card(result: dict[str, Any], options: argparse.Namespace, groups: int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,7 +1,7 @@
 """The catalogue: which streams there are, how far each is stored, what is lost, what is left to reconstruct, and with what.
 
 A database by SQLAlchemy URL, `DATA/catalogue.sqlite` by default. A position counts as stored when `record` has committed it.
-Tables are in `schema.py`; pixels are the store's (`store.py`).
+Tables are in `catalogue_tables.py`; pixels are the store's (`store/`).
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_decoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         command = {"serve": _serve, "models": _models}[options.command]
         command(settings)
+    except KeyboardInterrupt:
+        return 130
     except FramefoldError as error:
         print(f"framefold-decoder: error: {error}", file=sys.stderr)
         return 2
@@ -47,7 +49,9 @@ def _serve(settings: DecoderSettings) -> None:
 def _models(settings: DecoderSettings) -> None:
     from framefold_decoder.reconstruct.registry import Registry
 
-    for model in Registry(settings.models, provider=settings.provider, threads=settings.threads).models():
+    registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
+    registry.check("auto")  # loads every net, so that one that cannot be used is listed with its problem
+    for model in registry.models():
         print(model)
 
 

@@ -58,6 +58,7 @@ class Downlink:
         self._closing = threading.Event()
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.IPV6, 1)
         self._thread = threading.Thread(target=self._run, name="downlink", daemon=True)
 
     def __enter__(self) -> Downlink:

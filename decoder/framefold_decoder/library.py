@@ -78,11 +78,12 @@ class Library:
     def add_stream(self, metadata: StreamMetadata) -> StreamRecord:
         """Take up a stream, or find it. Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own."""
         check_metadata(metadata)
-        record = self.catalogue.add_stream(metadata)
+        path = self.path(metadata.stream_id)
         with self._lock:
-            if not self.path(metadata.stream_id).exists() and record.position == 0:
-                StreamStore.create(self.path(metadata.stream_id), metadata)
-        return record
+            known = self.catalogue.stream(metadata.stream_id)
+            if not path.exists() and (known is None or known.position == 0):
+                StreamStore.create(path, metadata)  # before the catalogue has it: no stream without a store
+            return self.catalogue.add_stream(metadata)
 
     def store(self, stream_id: str) -> StreamStore:
         """A known stream's store, opened once. Raises `StoreError`, or `InputError` when the stream is unknown."""

@@ -16,7 +16,7 @@ from framefold_decoder.library import Library
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.settings import DecoderSettings
 from framefold_decoder.unfolding import Unfolder
-from framefold_protocol.errors import SettingsError
+from framefold_protocol.errors import SettingsError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ def serve(settings: DecoderSettings) -> None:
         http = stack.enter_context(_listen(*settings.http_address))
         library = Library.open(settings.data, mask_folder=settings.masks)
         stack.callback(library.close)
+        for problem in library.problems():
+            raise StoreError(problem, hint="Make it writable, or choose another with --data")
         unfolder = Unfolder(library, registry, settings.model)
         if settings.model != "none":
             stack.enter_context(unfolder)
@@ -39,7 +41,9 @@ def serve(settings: DecoderSettings) -> None:
         _log.info("REST at http://%s/api/v1, described at http://%s/docs", settings.http, settings.http)
         _log.info("data in %s", settings.data.resolve())
         _serve_http(app, http)
-        _log.info("stopping")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        _log.info("stopping when the snapshot in work is done; interrupt again to end at once, what is acknowledged is stored")
 
 
 def _problems(downlink: Downlink, unfolder: Unfolder, model: str) -> list[str]:

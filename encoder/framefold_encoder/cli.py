@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _warm_up()
         settings = load_encoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         return _run(options.source, settings)
+    except KeyboardInterrupt:
+        return 130
     except FramefoldError as error:
         print(f"framefold-encoder: error: {error}", file=sys.stderr)
         return 2
@@ -87,6 +89,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
     def handle(number: int, frame: object) -> None:
         stop.set()
+        print("framefold-encoder: sending what was read; interrupt again to end at once", file=sys.stderr)
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):

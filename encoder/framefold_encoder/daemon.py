@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from framefold_encoder.sources import Source, SourceInfo
 from framefold_encoder.uplink import Uplink
 from framefold_protocol import payload, wire
 from framefold_protocol.coding import Coding
+from framefold_protocol.errors import InputError
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
 from framefold_protocol.messages import Data, RawFrames, Snapshot, StreamMetadata
@@ -31,6 +32,8 @@ from framefold_protocol.wire import Parts
 _log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.unsignedinteger]
+_MAX_RAW_BYTES = 2**30
+"""Of frames in one raw message."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
 
@@ -94,6 +97,10 @@ class Encoder:
         self._settings = settings
         self._coding = Coding((derive_masks(settings.mask_spec, info.shape, folder),))
         self._folder = Folder(self._coding.families, info.dtype, settings.threads)
+        snapshot_bytes = math.prod(info.shape) * self._folder.sum_dtype.itemsize
+        if snapshot_bytes > payload.MAX_DECODED_BYTES:
+            found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {snapshot_bytes:,} bytes"
+            raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
         self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
         self._stream = describe(info, self._coding, settings.counts_per_electron)
         self._quantisation = settings.quantisation(self._stream.counts_per_electron)
@@ -104,8 +111,8 @@ class Encoder:
     def run(self, stop: threading.Event, progress: Callable[[Summary], None] = lambda summary: None) -> Summary:
         """Stream until the source ends or `stop` is set; then wait for the decoder to store it all.
 
-        After `stop` the frames read so far are still sent, and the wait is bounded by `linger_s`. Raises `FramefoldError` when
-        the source cannot be read or the decoder refuses the stream.
+        After `stop` the frames read so far are still sent, and the waits are bounded by `linger_s` each. Raises
+        `FramefoldError` when the decoder refuses the stream, and when the source cannot be read, after all before is stored.
         """
         cpu_s = time.process_time()
         journal = MemoryJournal(self._settings.memory_mb * 1_000_000)
@@ -122,25 +129,39 @@ class Encoder:
         coded: deque[Future[Parts]] = deque()
         threads = self._settings.threads
         with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(threads, "coder") as coders:
-            for position, group in enumerate(ring):
-                header = (position, self.summary.frames, len(group.frames), group.arrived_ns)
-                pixels = self._fold(group.frames)
+            for position, (frames, arrived_ns) in enumerate(self._pieces(ring)):
+                header = (position, self.summary.frames, len(frames), arrived_ns)
+                pixels = self._fold(frames)
                 if len(coded) == threads and not self._hand_over(coded.popleft(), uplink, stop):
                     return False
                 coded.append(coders.submit(self._code, header, pixels))
-                self.summary.frames += len(group.frames)
-                self.summary.snapshots += len(group.frames) == self._coding.ratio
-                self.summary.bytes_in += group.frames.nbytes
+                self.summary.frames += len(frames)
+                self.summary.snapshots += self._is_folded(frames)
+                self.summary.bytes_in += frames.nbytes
                 self._update(uplink)
                 progress(self.summary)
             if not all(self._hand_over(parts, uplink, stop) for parts in coded):
                 return False
-        return self._attempt(partial(uplink.finish, self.summary.frames), stop)
+            complete = self._attempt(partial(uplink.finish, self.summary.frames), stop)
+            ring.check()
+        return complete
+
+    def _pieces(self, ring: FrameRing) -> Iterator[tuple[Frames, int]]:
+        """What makes a message each, and when it arrived: whole groups, and what is sent raw in parts that a payload holds."""
+        for group in ring:
+            frame_bytes = group.frames[0].nbytes
+            count = self._coding.ratio if self._is_folded(group.frames) else max(1, _MAX_RAW_BYTES // frame_bytes)
+            for first in range(0, len(group.frames), count):
+                yield group.frames[first : first + count], group.arrived_ns
+
+    def _is_folded(self, frames: Frames) -> bool:
+        """Whether these make a snapshot; frames of an incomplete group, and of ratio 1, are sent as they are."""
+        return len(frames) == self._coding.ratio > 1
 
     def _fold(self, frames: Frames) -> Frames:
-        """The snapshot of a whole group; a copy of the frames of an incomplete one."""
+        """The snapshot of a whole group; a copy of frames that are sent as they are."""
         start = time.perf_counter()
-        pixels = self._folder.fold(frames) if len(frames) == self._coding.ratio else frames.copy()
+        pixels = self._folder.fold(frames) if self._is_folded(frames) else frames.copy()
         if not self._folding_s:
             self.summary.first_group_s = time.perf_counter() - self._started
             _log.info("first group after %.2f s, compiling and reading in", self.summary.first_group_s)
@@ -173,6 +194,7 @@ class Encoder:
 
     def _update(self, uplink: Uplink) -> None:
         self.summary.bytes_wire = uplink.counters.bytes_wire
-        if self.summary.bytes_wire and self._coding_s:
+        if self.summary.bytes_wire:
             self.summary.wire_ratio = self.summary.bytes_in / self.summary.bytes_wire
+        if self._coding_s:
             self.summary.encoder_gb_s = self.summary.bytes_in / (self._folding_s + self._coding_s) / 1e9

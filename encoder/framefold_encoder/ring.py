@@ -45,7 +45,8 @@ class FrameRing:
         self._stop = stop
         self._closing = threading.Event()
         self._free: SimpleQueue[Frames] = SimpleQueue()
-        self._full: SimpleQueue[Group | Exception | None] = SimpleQueue()
+        self._full: SimpleQueue[Group | None] = SimpleQueue()
+        self._error: Exception | None = None
         for _ in range(GROUPS):
             self._free.put(self._buffer(0 if isinstance(source, LendingSource) else ratio))
         self._thread = threading.Thread(target=self._fill, name="reader", daemon=True)
@@ -61,37 +62,40 @@ class FrameRing:
 
     def __iter__(self) -> Iterator[Group]:
         while (group := self._full.get()) is not None:
-            if isinstance(group, Exception):
-                raise group
             yield group
             self._free.put(group.buffer)
+
+    def check(self) -> None:
+        """Raise what ended the source before its end; the groups hold every frame before that."""
+        if self._error is not None:
+            raise self._error
 
     def _buffer(self, frames: int) -> Frames:
         return np.zeros((frames, *self._source.info.shape), self._source.info.dtype)
 
     def _fill(self) -> None:
-        try:
-            complete = True
-            while complete and not self._stop.is_set():
-                buffer = self._free.get()
-                if self._closing.is_set():
-                    return
-                group = self._next(buffer)
-                complete = len(group.frames) == self._ratio
-                if len(group.frames):
-                    self._full.put(group)
-            self._full.put(None)
-        except Exception as error:  # raised where the groups are used
-            self._full.put(error)
+        complete = True
+        while complete and not self._stop.is_set():
+            buffer = self._free.get()
+            if self._closing.is_set():
+                return
+            group = self._next(buffer)
+            complete = len(group.frames) == self._ratio
+            if len(group.frames):
+                self._full.put(group)
+        self._full.put(None)
 
     def _next(self, buffer: Frames) -> Group:
-        if isinstance(self._source, LendingSource):
-            return Group(self._source.lend(self._ratio), time.time_ns(), buffer)
         filled, arrived_ns = 0, 0
-        while filled < self._ratio and not self._stop.is_set():
-            count = self._source.read_into(buffer[filled:])
-            arrived_ns = arrived_ns or time.time_ns()
-            if count == 0:
-                break
-            filled += count
+        try:
+            if isinstance(self._source, LendingSource):
+                return Group(self._source.lend(self._ratio), time.time_ns(), buffer)
+            while filled < self._ratio and not self._stop.is_set():
+                count = self._source.read_into(buffer[filled:])
+                arrived_ns = arrived_ns or time.time_ns()
+                if count == 0:
+                    break
+                filled += count
+        except Exception as error:  # raised by `check`, when what was read before is safe
+            self._error = error
         return Group(buffer[:filled], arrived_ns, buffer)

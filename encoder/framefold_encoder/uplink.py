@@ -48,6 +48,7 @@ class Uplink:
         self._end_handed_over = False
         self._frames_at_end: int | None = None
         self._hello_due = True
+        self._hello_not_before = 0.0
         self._last_heard = self._last_asked = time.monotonic()
         self._away = False
         self._failure: FramefoldError | None = None
@@ -58,6 +59,7 @@ class Uplink:
         self._outbox = self._bounded_pair(zmq.PUSH, "connect")
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
+        self._dealer.setsockopt(zmq.IPV6, 1)
         self._dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
@@ -113,8 +115,7 @@ class Uplink:
 
     def _turn(self) -> None:
         poller = zmq.Poller()
-        sending = self._hello_due or self._has_to_send()
-        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if sending else 0))
+        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if self._has_to_send() else 0))
         if not self._journal.full and self._frames_at_end is None:
             poller.register(self._inbox, zmq.POLLIN)
         ready = dict(poller.poll(_TICK_MS))
@@ -122,9 +123,15 @@ class Uplink:
             self._take(self._inbox.recv_multipart())
         if ready.get(self._dealer, 0) & zmq.POLLIN:
             self._hear(self._dealer.recv_multipart())
-        if ready.get(self._dealer, 0) & zmq.POLLOUT:
+        if ready.get(self._dealer, 0) & zmq.POLLOUT and self._has_to_send():  # what was heard may have changed it
             self._send_next()
-        if self._waits_for_decoder() and time.monotonic() - max(self._last_heard, self._last_asked) > self._silence_s:
+        self._mind_silence(time.monotonic())
+
+    def _mind_silence(self, now: float) -> None:
+        """Ask again when an answer, or a connection to send on, has been due for `silence_s`."""
+        if not (self._has_to_send() or self._waits_for_decoder()):
+            self._last_asked = now  # nothing is due: silence begins to count when something is
+        elif now - max(self._last_heard, self._last_asked) > self._silence_s:
             self._ask_again()
 
     def _take(self, parts: Parts) -> None:
@@ -134,6 +141,8 @@ class Uplink:
             self._journal.append(parts)
 
     def _has_to_send(self) -> bool:
+        if self._hello_due:
+            return time.monotonic() >= self._hello_not_before
         if self._session.next_position < self._journal.end:
             return self._session.may_send
         return self._frames_at_end is not None and self._session.state is State.STREAMING
@@ -157,13 +166,14 @@ class Uplink:
         if not self._away:
             self._away = True
             _log.warning("the decoder at %s does not answer; trying until it does", self._endpoint)
-        self._last_asked = time.monotonic()
+        self._last_asked = self._hello_not_before = time.monotonic()
         self._hello_due = True
 
     def _hear(self, parts: Parts) -> None:
         self._last_heard = time.monotonic()
         match self._session.receive(parts):
             case Welcomed(position):
+                self._hello_due = False
                 _log.info("%s at position %d", "the decoder is back, going on" if self._away else "welcomed", position)
                 self._away = False
             case Acknowledged(position):
@@ -173,10 +183,12 @@ class Uplink:
                 self.counters.acknowledged = self._session.acknowledged
                 self._finished.set()
             case Refused(error) if error.retry:
-                _log.warning("the decoder at %s: %s; saying hello again", self._endpoint, error.message)
-                # At once, unless it is refused again and again: then after each silence.
-                self._hello_due = time.monotonic() - self._last_asked > self._silence_s
-                self._last_asked = time.monotonic()
+                if not self._hello_due:
+                    _log.warning("the decoder at %s: %s; saying hello again", self._endpoint, error.message)
+                    self._hello_due = True
+                    # At once, unless what it refuses may be the hello itself: then after a pause.
+                    pause_s = self._silence_s if self._session.state is State.GREETING else 0.0
+                    self._hello_not_before = time.monotonic() + pause_s
             case Refused(error):
                 message = f"the decoder at {self._endpoint} refused the stream: {error.message}"
                 raise RemoteProtocolError(message, code=error.code)

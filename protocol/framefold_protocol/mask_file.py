@@ -19,8 +19,10 @@ def read_mask_file(path: Path, ratio: int, shape: tuple[int, int]) -> npt.NDArra
     if not path.is_file():
         raise InputError(f"mask file {path} does not exist", hint="Put it there, or name another mask folder")
     masks = _read_mat(path) if path.suffix == ".mat" else _read_npy(path)
-    if masks.ndim != 3 or not np.isin(masks, (0, 1)).all():
+    if masks.ndim != 3 or not masks.size or not np.isin(masks, (0, 1)).all():
         raise InputError(f"mask file {path} holds {masks.dtype} {masks.shape}, expected (B, h, w) of zeros and ones")
+    if not masks[:ratio].any():
+        raise InputError(f"mask file {path} exposes no pixel in its first {ratio} masks", hint="Every frame would be lost")
     if len(masks) < ratio:
         raise InputError(f"mask file {path} holds {len(masks)} masks, expected at least {ratio}", hint="Use a smaller ratio")
     return np.ascontiguousarray(masks[:ratio, : shape[0], : shape[1]], dtype=np.uint8)

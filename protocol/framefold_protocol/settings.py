@@ -76,5 +76,5 @@ def _shown(where: str, key: str, prefix: str) -> str:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1, cutoff=0.0)
-    return f"Did you mean {close[0]!r}? Known keys: {', '.join(sorted(known))}"
+    close = difflib.get_close_matches(key, known, 1, cutoff=0.5)
+    return (f"Did you mean {close[0]!r}? " if close else "") + f"Known keys: {', '.join(sorted(known))}"

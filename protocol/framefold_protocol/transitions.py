@@ -84,7 +84,12 @@ ENCODER: Table = _table(
 DECODER: Table = _table(
     {
         State.WAITING: {"receive hello": State.GREETED, "receive error": State.FAILED, "send error": State.FAILED},
-        State.GREETED: {"send welcome": State.STREAMING, "send done": State.DONE, "send error": State.FAILED},
+        State.GREETED: {
+            "send ack": State.GREETED,  # of what had arrived before this hello
+            "send welcome": State.STREAMING,
+            "send done": State.DONE,
+            "send error": State.FAILED,
+        },
         State.STREAMING: {
             "receive data": State.STREAMING,
             "receive hello": State.GREETED,

@@ -107,6 +107,12 @@ def test_a_stream_goes_on_after_the_decoder_and_a_complete_one_is_not_asked_for(
                 assert peer.hears() == Done(2)
 
 
+def test_a_hello_right_behind_data_loses_nothing(library, peer):
+    peer.says(Hello(STREAM), snapshot(0), Hello(STREAM), snapshot(1), Hello(STREAM), End(2, 8))
+    assert peer.hears_until(Done) == Done(2)
+    assert library.catalogue.stream(STREAM.stream_id).snapshots == 2
+
+
 def test_duplicates_are_stored_once(library, peer):
     peer.says(Hello(STREAM), snapshot(0), snapshot(0), snapshot(1), snapshot(0), End(2, 8))
     peer.hears_until(Done)
@@ -122,6 +128,7 @@ def test_duplicates_are_stored_once(library, peer):
         ([Hello(replace(STREAM, mask_digests=("0" * 64,)))], "mask-hash", "digest"),
         ([Hello(replace(STREAM, mask_digests=()))], "metadata", "mask_digests"),
         ([Hello(replace(STREAM, shape=(0, 4)))], "metadata", "shape"),
+        ([Hello(replace(STREAM, dtype="uint64"))], "metadata", "dtype"),
         ([Hello(replace(STREAM, families=(MaskSpec(kind="file", file="m.npy"),)))], "mask-file", "m.npy"),
         ([Hello(STREAM), snapshot(1)], "sequence-jump", "expected 0"),
         ([Hello(STREAM), snapshot(0, payload=b"x" * 50)], "payload", "50 bytes"),

@@ -144,13 +144,50 @@ def test_the_gain_is_the_sources_or_else_the_users(known, told, expected):
     assert describe(info, coding, told).counts_per_electron == expected
 
 
-def test_a_source_that_fails_ends_the_run_with_its_error():
+def test_a_source_that_fails_ends_the_run_with_its_error_after_what_was_read_is_stored():
     frames = np.ones((5, 8, 8), np.uint8)
     with decoder() as (endpoint, stored):
         encoder = Encoder(Repeated(frames, 100, broken=45), EncoderSettings(to=endpoint))
         with pytest.raises(InputError, match="frame cannot be read"):
             encoder.run(threading.Event())
-    assert [data.position for data in stored] == list(range(len(stored)))
+    assert [data.frames for data in stored] == [20, 20, 5]
+    assert encoder.summary.frames == 45
+
+
+def test_ratio_1_sends_frames_as_they_are():
+    frames = np.random.default_rng(0).poisson(20, (5, 8, 8)).astype(np.uint8)
+    with decoder() as (endpoint, stored):
+        summary = Encoder(Repeated(frames, 5), EncoderSettings(to=endpoint, ratio=1)).run(threading.Event())
+    assert (summary.frames, summary.snapshots) == (5, 0)
+    assert [data.position for data in stored] == [0, 1, 2, 3, 4]
+    assert all(np.array_equal(decoded(data, (1, 8, 8))[0], frames[0]) for data in stored)  # a frame at a time: the first
+
+
+def test_raw_frames_are_sent_in_parts_that_a_payload_holds(monkeypatch):
+    monkeypatch.setattr("framefold_encoder.daemon._MAX_RAW_BYTES", 3 * 64)
+    with decoder() as (endpoint, stored):
+        summary = Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 28), EncoderSettings(to=endpoint)).run(threading.Event())
+    assert summary.complete
+    assert [(data.position, data.first_frame, data.frames) for data in stored] == [
+        (0, 0, 20),
+        (1, 20, 3),
+        (2, 23, 3),
+        (3, 26, 2),
+    ]
+
+
+def test_a_source_slower_than_the_silence_is_no_silence(caplog):
+    class Slow(Repeated):
+        def read_into(self, out):
+            threading.Event().wait(0.15)
+            return super().read_into(out[:5])
+
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, silence_s=0.3)
+        summary = Encoder(Slow(np.ones((5, 8, 8), np.uint8), 80), settings).run(threading.Event())
+    assert summary.complete
+    assert len(stored) == 4
+    assert "does not answer" not in caplog.text
 
 
 def test_a_refusal_ends_the_run_with_the_decoders_reason():

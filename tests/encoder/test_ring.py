@@ -76,12 +76,11 @@ def test_a_group_is_not_overwritten_while_it_is_used():
             assert group.frames[0, 0, 0] == 5 * k
 
 
-def test_what_the_source_raises_is_raised_where_groups_are_used():
-    with FrameRing(Writing(40, broken=12), 5, threading.Event()) as ring:
-        groups = iter(ring)
-        assert len(next(groups).frames) == len(next(groups).frames) == 5
+def test_frames_before_one_that_cannot_be_read_come_and_then_the_error():
+    with FrameRing(Writing(40, step=1, broken=12), 5, threading.Event()) as ring:
+        assert [len(group.frames) for group in ring] == [5, 5, 2]
         with pytest.raises(InputError, match="cannot be read"):
-            next(groups)
+            ring.check()
 
 
 def test_an_interrupt_ends_the_groups():

@@ -63,13 +63,18 @@ def open_session(path: Path, provider: Provider, threads: int) -> Any:
     return session
 
 
-def import_runtime() -> Any:
-    """The module `onnxruntime`. Raises `ProviderError` when it is missing, or installed twice."""
+def check_installation() -> None:
+    """Raise `ProviderError` when ONNX Runtime is installed twice; that it is missing shows when a net is loaded."""
     installed = [name for name in _DISTRIBUTIONS if _is_installed(name)]
     if len(installed) > 1:
         # They share one folder: the CPU one wins without a word, and removing either breaks the other.
         hint = f"pip uninstall {' '.join(installed)}, then install framefold[decoder] or framefold[gpu], never both"
         raise ProviderError(f"{' and '.join(installed)} are both installed, expected one of them", hint=hint)
+
+
+def import_runtime() -> Any:
+    """The module `onnxruntime`. Raises `ProviderError` when it is missing, or installed twice."""
+    check_installation()
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.onnx_net import OnnxNet, check_file, misfit
-from framefold_decoder.reconstruct.onnx_runtime import Provider, ProviderError
+from framefold_decoder.reconstruct.onnx_runtime import Provider, ProviderError, check_installation
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.model import ModelCard
@@ -57,7 +57,9 @@ class Registry:
     def __init__(
         self, folder: Path | None = None, *, provider: Provider = "auto", threads: int = 0, packaged: Path = PACKAGED
     ) -> None:
-        """`folder` may hold further models; its names win over packaged ones. Raises `InputError` when it does not exist."""
+        """`folder` may hold further models; its names win over packaged ones. Raises `InputError` when it does not exist,
+        and `ProviderError` when ONNX Runtime is installed twice."""
+        check_installation()
         if folder is not None and not folder.is_dir():
             raise InputError(f"model folder {folder} does not exist", hint="Make it, or leave the setting out")
         self._provider: Provider = provider

@@ -1,6 +1,6 @@
 """The table of a stream's groups, a row per position: 1-D Zarr arrays under `groups/`, mirrored in memory for look-ups.
 
-The ingest thread appends rows, decode threads add quality to rows that exist, anyone reads. Pixels are in `store.py`.
+The ingest thread appends rows, decode threads add quality to rows that exist, anyone reads. Pixels are in `stream_store.py`.
 """
 
 from __future__ import annotations

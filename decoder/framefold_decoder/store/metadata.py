@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import StreamMetadata
-from framefold_protocol.payload import DTYPES
 
+FRAME_DTYPES = ("uint8", "uint16", "uint32")
 MAX_SIDE = 65535
 """Pixels of a frame's height or width."""
 MAX_NAME = 1000
@@ -30,7 +30,7 @@ def check_metadata(stream: StreamMetadata) -> None:
         ("stream_id", re.fullmatch("[0-9a-f]{32}", stream.stream_id), "32 lower-case hex digits"),
         ("name", len(stream.name) <= MAX_NAME, f"at most {MAX_NAME} characters"),
         ("shape", all(1 <= side <= MAX_SIDE for side in stream.shape), f"sides of 1 to {MAX_SIDE} pixels"),
-        ("dtype", stream.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+        ("dtype", stream.dtype in FRAME_DTYPES, f"one of {', '.join(FRAME_DTYPES)}"),
         ("families", len({spec.ratio for spec in families}) == 1 and len(families) <= 256, "1 to 256 families of one ratio"),
         ("mask_digests", len(stream.mask_digests) == len(families), "one for each family"),
         ("created_unix_ns", stream.created_unix_ns < 2**63, "nanoseconds since 1970"),

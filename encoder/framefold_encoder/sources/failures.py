@@ -23,7 +23,7 @@ def needs(library: str, path: Path) -> Iterator[None]:
     except ImportError as error:
         raise InputError(
             f"{path}: reading it needs the Python package {library!r}, which is not installed",
-            hint="Install the file formats: pip install 'framefold[io]'",
+            hint=f"Install it: pip install 'framefold[{'zarr' if library == 'zarr' else 'io'}]'",
         ) from error
 
 
