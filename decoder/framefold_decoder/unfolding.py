@@ -1,4 +1,4 @@
-"""Background reconstruction: every stored snapshot becomes frames and a chi2, oldest first, one at a time.
+"""Background reconstruction: every stored snapshot becomes frames and a chi2, in order within a stream, one at a time.
 
 A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected.
 """
