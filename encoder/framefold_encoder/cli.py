@@ -16,12 +16,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from framefold_encoder.daemon import Encoder, Summary
-from framefold_encoder.folding import warm_up
 from framefold_encoder.settings import EncoderSettings, load_encoder_settings
-from framefold_encoder.sources import open_source
 from framefold_protocol.errors import FramefoldError
+
+if TYPE_CHECKING:  # what takes long to import is imported where an interrupt is answered properly
+    from framefold_encoder.daemon import Summary
 
 _OPTIONS = (
     "to",
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options.source, settings)
     except KeyboardInterrupt:
         return 130
-    except FramefoldError as error:
+    except (FramefoldError, MemoryError) as error:
         print(f"framefold-encoder: error: {error}", file=sys.stderr)
         return 2
 
@@ -62,6 +63,8 @@ def _log_to_stderr() -> None:
 
 
 def _warm_up() -> int:
+    from framefold_encoder.folding import warm_up
+
     start = time.perf_counter()
     warm_up()
     print(f"the fold is compiled for this CPU ({time.perf_counter() - start:.1f} s)")
@@ -69,6 +72,9 @@ def _warm_up() -> int:
 
 
 def _run(uri: str, settings: EncoderSettings) -> int:
+    from framefold_encoder.daemon import Encoder
+    from framefold_encoder.sources import open_source
+
     stop = threading.Event()
     _stop_on_signals(stop)
     with open_source(uri) as source:
