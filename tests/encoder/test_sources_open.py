@@ -141,9 +141,10 @@ def test_a_missing_library_is_named_with_its_remedy(
     else:
         path.write_bytes(start)
     monkeypatch.setitem(sys.modules, library, None)
+    extra = "zarr" if library == "zarr" else "io"
     assert refusal("file:run") == (
         f"run: reading it needs the Python package '{library}', which is not installed. "
-        "Install the file formats: pip install 'framefold[io]'"
+        f"Install it: pip install 'framefold[{extra}]'"
     )
 
 
