@@ -1,7 +1,7 @@
 """`framefold-encoder`: the command line. Progress and errors go to stderr, the result to stdout, last line one JSON document.
 
-Exit status: 0 when every frame is stored at the decoder, 1 when not, 2 when source, settings or decoder refuse, 130 after an
-interrupt.
+Exit status: 0 when every frame is stored at the decoder, 2 when source, settings or decoder refuse, 130 after an interrupt;
+the JSON document's `complete` then says whether every frame that was read is stored.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def _run(uri: str, settings: EncoderSettings) -> int:
         finally:
             progress.close()
     _print_summary(summary, settings)
-    if stop.is_set():
-        return 130
-    return 0 if summary.complete else 1
+    return 130 if stop.is_set() else 0  # without an interrupt it waits until every frame is stored
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -22,7 +22,7 @@ VISIT = 5
 """Frames added between loading and storing the sums of 64 pixels."""
 AHEAD = 2048
 """Bytes by which each frame is prefetched. Five streams side by side are more than the hardware follows by itself: without,
-the fold reached 0.45-0.65 of the read bandwidth, with it 0.75-0.85; 1 and 4 KiB did less."""
+the fold reached 0.45-0.65 of the read bandwidth, with it 0.65-0.85; 1 and 4 KiB did less."""
 CACHE_LINE = 64
 TILE_PIXELS = 32768
 """Pixels whose sums stay in the level 2 cache (64 or 128 KiB) while all frames are added."""
