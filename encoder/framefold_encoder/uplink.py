@@ -32,8 +32,6 @@ class UplinkCounters:
 
     bytes_wire: int = 0
     """Bytes sent, repeats and ZMTP frame headers included; TCP/IP headers are not."""
-    acknowledged: int = 0
-    """Positions the decoder has stored."""
 
 
 class Uplink:
@@ -178,9 +176,7 @@ class Uplink:
                 self._away = False
             case Acknowledged(position):
                 self._journal.release(position)
-                self.counters.acknowledged = position
             case Finished():
-                self.counters.acknowledged = self._session.acknowledged
                 self._finished.set()
             case Refused(error) if error.retry:
                 if not self._hello_due:
