@@ -1,7 +1,7 @@
 """The encoder's end of the link: a thread around a DEALER socket, an `EncoderSession` and a journal.
 
-Messages are handed over through an inproc socket pair, which is the bounded queue between the fold and the link: `put` waits
-when the journal is full. What the decoder has not stored yet stays in the journal and is sent again after a reconnect.
+The journal is the bounded queue between the fold and the link: `put` waits when it is full. What the decoder has not stored yet
+stays in it and is sent again after a reconnect. Pixels are never copied on the way: the link sends what the journal keeps.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -43,7 +44,6 @@ class Uplink:
         self._endpoint = endpoint
         self._journal = journal
         self._silence_s = silence_s
-        self._end_handed_over = False
         self._frames_at_end: int | None = None
         self._hello_due = True
         self._hello_not_before = 0.0
@@ -52,9 +52,9 @@ class Uplink:
         self._failure: FramefoldError | None = None
         self._finished = threading.Event()
         self._closing = threading.Event()
+        self._changed = threading.Condition()  # guards the journal between `put` and the thread
         self._context = zmq.Context()
-        self._inbox = self._bounded_pair(zmq.PULL, "bind")
-        self._outbox = self._bounded_pair(zmq.PUSH, "connect")
+        self._woken, self._bell = self._bell_pair()
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
         self._dealer.setsockopt(zmq.IPV6, 1)
@@ -71,31 +71,44 @@ class Uplink:
         self._thread.join()
         self._context.destroy(linger=0)
 
+    @property
+    def backlog(self) -> float:
+        """Share of the journal's bound that waits for the decoder, 0 to 1."""
+        with self._changed:
+            return self._journal.fill
+
     def put(self, parts: Parts, timeout_s: float) -> bool:
         """Hand over the message of the next position; False when the journal stayed full. Raises what ended the link."""
-        self._check()
-        if not self._outbox.poll(int(timeout_s * 1000), zmq.POLLOUT):
+        with self._changed:
+            room = self._changed.wait_for(lambda: not self._journal.full or self._failure is not None, timeout_s)
             self._check()
-            return False
-        self._outbox.send_multipart(parts, copy=False)
-        return True
+            if room:
+                self._journal.append(parts)
+        self._ring()
+        return room
 
     def finish(self, frames: int, timeout_s: float) -> bool:
         """End the stream, which has this many frames; True once the decoder has stored all of it, False after the timeout."""
         deadline = time.monotonic() + timeout_s
-        if not self._end_handed_over:
-            self._end_handed_over = self.put([str(frames).encode()], timeout_s)
+        self._frames_at_end = frames
+        self._ring()
         while not self._finished.wait(_TICK_MS / 1000):
             self._check()
             if time.monotonic() > deadline:
                 return False
         return True
 
-    def _bounded_pair(self, kind: int, how: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        socket.set_hwm(1)
-        getattr(socket, how)("inproc://uplink")
-        return socket
+    def _bell_pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """Two ends of a wire: a message on it wakes the thread from its poll."""
+        ends = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
+        for end, how in zip(ends, ("bind", "connect"), strict=True):
+            end.set_hwm(1)
+            getattr(end, how)("inproc://bell")
+        return ends
+
+    def _ring(self) -> None:
+        with suppress(zmq.Again):  # it has been rung already
+            self._bell.send(b"", zmq.NOBLOCK)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -106,19 +119,23 @@ class Uplink:
             while not self._closing.is_set() and not self._finished.is_set():
                 self._turn()
         except FramefoldError as error:
-            self._failure = error
+            self._fail(error)
         except Exception as error:  # the fold must hear of it instead of waiting forever
             _log.exception("the uplink failed")
-            self._failure = FramefoldError(f"the uplink to {self._endpoint} failed: {error!r}", hint="Please report this")
+            self._fail(FramefoldError(f"the uplink to {self._endpoint} failed: {error!r}", hint="Please report this"))
+
+    def _fail(self, error: FramefoldError) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
 
     def _turn(self) -> None:
         poller = zmq.Poller()
         poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if self._has_to_send() else 0))
-        if not self._journal.full and self._frames_at_end is None:
-            poller.register(self._inbox, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
         ready = dict(poller.poll(_TICK_MS))
-        if self._inbox in ready:
-            self._take(self._inbox.recv_multipart())
+        if self._woken in ready:
+            self._woken.recv()
         if ready.get(self._dealer, 0) & zmq.POLLIN:
             self._hear(self._dealer.recv_multipart())
         if ready.get(self._dealer, 0) & zmq.POLLOUT and self._has_to_send():  # what was heard may have changed it
@@ -132,16 +149,10 @@ class Uplink:
         elif now - max(self._last_heard, self._last_asked) > self._silence_s:
             self._ask_again()
 
-    def _take(self, parts: Parts) -> None:
-        if len(parts) == 1:
-            self._frames_at_end = int(parts[0])
-        else:
-            self._journal.append(parts)
-
     def _has_to_send(self) -> bool:
         if self._hello_due:
             return time.monotonic() >= self._hello_not_before
-        if self._session.next_position < self._journal.end:
+        if self._session.next_position < self._end:
             return self._session.may_send
         return self._frames_at_end is not None and self._session.state is State.STREAMING
 
@@ -150,11 +161,18 @@ class Uplink:
         if self._hello_due:
             self._hello_due = False
             self._send(self._session.hello())
-        elif position < self._journal.end:
-            self._send(self._journal.read(position))
+        elif position < self._end:
+            with self._changed:
+                parts = self._journal.read(position)
+            self._send(parts)
             self._session.sent(position)
         elif self._frames_at_end is not None:
             self._send(self._session.end(self._frames_at_end))
+
+    @property
+    def _end(self) -> int:
+        with self._changed:
+            return self._journal.end
 
     def _waits_for_decoder(self) -> bool:
         streaming = self._session.state is State.STREAMING
@@ -175,7 +193,9 @@ class Uplink:
                 _log.info("%s at position %d", "the decoder is back, going on" if self._away else "welcomed", position)
                 self._away = False
             case Acknowledged(position):
-                self._journal.release(position)
+                with self._changed:
+                    self._journal.release(position)
+                    self._changed.notify_all()
             case Finished():
                 self._finished.set()
             case Refused(error) if error.retry:

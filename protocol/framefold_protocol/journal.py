@@ -24,6 +24,10 @@ class Journal(Protocol):
         """The position the next append gets."""
 
     @property
+    def fill(self) -> float:
+        """Share of its bound that is in use, 0 to 1 and a little more."""
+
+    @property
     def full(self) -> bool:
         """Whether its bound is reached: append no more until something was released."""
 
@@ -55,6 +59,11 @@ class MemoryJournal:
     def end(self) -> int:
         """The position the next append gets."""
         return self._start + len(self._messages)
+
+    @property
+    def fill(self) -> float:
+        """Share of the limit in use, 0 to 1 and at most one message more."""
+        return self._bytes / self._limit_bytes
 
     @property
     def full(self) -> bool:
