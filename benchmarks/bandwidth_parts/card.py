@@ -29,7 +29,7 @@ def _title(title: str, table: str) -> str:
     return f"{title}\n{table}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns as wide as what is in them; the first `left` of them left-aligned."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
@@ -60,7 +60,7 @@ def _encode(cases: list[Row]) -> str:
         )
         for case in cases
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _pipeline(cases: list[Row]) -> str:
@@ -77,7 +77,7 @@ def _pipeline(cases: list[Row]) -> str:
         )
         for case in cases
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _coders(rows: list[Row]) -> str:
@@ -91,7 +91,7 @@ def _coders(rows: list[Row]) -> str:
         cells.append(
             (row["coder"], row.get("setting", ""), _number(row["wire_ratio"]), *numbers, _number(row.get("psnr_db"), 1))
         )
-    return _table(head, cells, left=2)
+    return table(head, cells, left=2)
 
 
 def _wire(rows: list[Row]) -> str:
@@ -101,7 +101,7 @@ def _wire(rows: list[Row]) -> str:
     types = {row["dose"]: row["dtype"] for row in rows}
     head = ("coder", "B", *(f"{dose:g} e-/px ({types[dose]})" for dose in doses))
     cells = [(coder, str(ratio), *(_ratio(found.get((coder, ratio, dose))) for dose in doses)) for coder, ratio in lines]
-    return _table(head, cells)
+    return table(head, cells)
 
 
 def _ratio(row: Row | None) -> str:
@@ -133,7 +133,7 @@ def _detectors(rows: list[Row]) -> str:
             link = row["smallest_link_gbit"][kind]
             rates += [_number(row["gbit_s"][kind], 1), "none" if link is None else str(link)]
         cells.append((row["name"], size, f"{row['rate_hz']:g}", str(row["bits"]), *rates, _number(row["encoder_cores"], 1)))
-    return _table(head, cells)
+    return table(head, cells)
 
 
 def _link(link: Row) -> str:

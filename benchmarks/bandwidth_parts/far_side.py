@@ -1,4 +1,4 @@
-"""The other end of the link in a process of its own: it hears messages as a decoder does, acknowledges them and keeps nothing.
+"""The other end of the link in a process of its own: it acknowledges messages as a decoder does and keeps nothing.
 
 So neither disk nor reconstruction is measured, only the way there. `python -m bandwidth_parts.far_side [RATE]` prints the ports
 of decoder and plain TCP sink as one JSON line and ends with its standard input; with a RATE in bytes per second both are behind
@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgpack
 import zmq
 
 from bandwidth_parts.limited_link import LimitedLink
-from framefold_protocol.session import DecoderSession, Duplicate, Ended, Opened, Received
+from framefold_protocol import wire
+from framefold_protocol.messages import Ack, Done, Message, Welcome
 
 CREDIT = 32
 """As the decoder's default."""
@@ -68,20 +70,20 @@ def main() -> None:
 
 
 def _acknowledge(router: zmq.Socket[bytes]) -> None:
-    sessions: dict[bytes, DecoderSession] = {}
+    """Answer as a decoder does, after the headers alone: whatever is spent here is taken from the encoder's cores."""
     while True:
-        identity, *parts = router.recv_multipart()
-        session = sessions.setdefault(identity, DecoderSession())
-        match session.receive(parts):
-            case Opened():
-                answer = session.welcome(0, 0, CREDIT)
-            case Received() | Duplicate():
-                answer = session.acknowledge(session.expected, CREDIT)
-            case Ended(end):
-                answer = session.done(end.position)
+        identity, header, *_ = router.recv_multipart(copy=False)
+        fields = msgpack.unpackb(header.bytes)
+        match fields["type"]:
+            case "hello":
+                answer: Message = Welcome(0, CREDIT)
+            case "end":
+                answer = Done(fields["position"])
+            case "snapshot" | "raw-frames" | "gap":
+                answer = Ack(fields["position"] + 1, CREDIT)
             case _:
                 continue
-        router.send_multipart([identity, *answer])
+        router.send_multipart([identity.bytes, *wire.encode(answer)])
 
 
 def _swallow(listener: socket.socket) -> None:

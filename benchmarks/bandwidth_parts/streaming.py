@@ -10,6 +10,7 @@ import socket
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,12 @@ from bandwidth_parts import machine
 from bandwidth_parts.far_side import FarSide, far_side
 from bandwidth_parts.folded import RATIO
 from bandwidth_parts.material import Counts
-from framefold_encoder.daemon import Encoder, Summary
+from framefold_encoder.daemon import Encoder
 from framefold_encoder.folding import Folder
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import SourceInfo
+from framefold_encoder.summary import Summary
+from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
 
 
@@ -85,16 +88,19 @@ def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb:
 
 
 def measure_pipeline(frames: Counts, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """The encoder against the kernel alone, for each number of folding threads; kernel and encoder in turns."""
-    return [_pipeline_case(frames, threads, rounds, seconds) for threads in (1, 2) if threads <= machine.cores()]
+    """The encoder against the kernel alone, for each number of folding threads; kernel, stages and encoder in turns."""
+    kinds = (frames, frames.astype(np.uint16))
+    return [_pipeline_case(one, threads, rounds, seconds) for one in kinds for threads in (1, 2) if threads <= machine.cores()]
 
 
 def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
-    folder = Folder((derive_masks(MaskSpec(ratio=RATIO), frames.shape[1:]),), frames.dtype, threads)
-    kernel, runs = [], []
+    families = (derive_masks(MaskSpec(ratio=RATIO), frames.shape[1:]),)
+    folder = Folder(families, frames.dtype, threads)
+    kernel, stages, runs = [], [], []
     with far_side() as far:
         for _ in range(rounds):
             kernel.append(_kernel_gb_s(folder, frames, seconds / 3))
+            stages.append(_stages_gb_s(Folder(families, frames.dtype), frames, seconds / 3))
             runs.append(stream(frames, far, seconds, threads, memory_mb=64))
     return {
         "threads": threads,
@@ -103,9 +109,28 @@ def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) ->
         "gb_s": statistics.median(run.gb_s for run in runs),
         "kernel_gb_s": statistics.median(kernel),
         "fraction_of_kernel": statistics.median(run.gb_s / alone for run, alone in zip(runs, kernel, strict=True)),
+        "stages_gb_s": statistics.median(stages),
+        "fraction_of_stages": statistics.median(run.gb_s / bare for run, bare in zip(runs, stages, strict=True)),
         "cpu_s_per_gigapixel": statistics.median(run.summary.cpu_s_per_gigapixel for run in runs),
         "wire_ratio": statistics.median(run.summary.wire_ratio for run in runs),
     }
+
+
+def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
+    """Folding and coding on every core of the machine, each by itself, with no ring, no order and no link: the pipeline's limit."""
+    start = time.perf_counter()
+
+    def work(_: int) -> int:
+        memory, done = np.empty(frames[0].size * folder.sum_dtype.itemsize, np.uint8), 0
+        while time.perf_counter() < start + seconds or not done:
+            for first in range(0, len(frames), RATIO):
+                payload.pack(folder.fold(frames[first : first + RATIO], None, memory), overwrite=True)
+            done += frames.nbytes
+        return done
+
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        done = sum(pool.map(work, range(machine.cores())))
+    return done / (time.perf_counter() - start) / 1e9
 
 
 def _kernel_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:

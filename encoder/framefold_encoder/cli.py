@@ -22,7 +22,7 @@ from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_protocol.errors import FramefoldError
 
 if TYPE_CHECKING:  # what takes long to import is imported where an interrupt is answered properly
-    from framefold_encoder.daemon import Summary
+    from framefold_encoder.summary import Summary
 
 _OPTIONS = (
     "to",
@@ -121,7 +121,7 @@ class _Progress:
 
 def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
     print(f"stream      {summary.stream_id}")
-    print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio}, {summary.gaps} lost")
+    print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio} frames, {summary.gaps} lost")
     print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")

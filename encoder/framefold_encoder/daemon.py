@@ -7,26 +7,25 @@ import math
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.coders import Coders
 from framefold_encoder.folding import Folder
-from framefold_encoder.ring import FrameRing
+from framefold_encoder.ring import FrameRing, Group
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import Source, SourceInfo
+from framefold_encoder.summary import Summary
 from framefold_encoder.uplink import Uplink
 from framefold_protocol import payload, wire
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.masks import derive_masks
-from framefold_protocol.messages import Data, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Gap, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -36,32 +35,7 @@ _MAX_RAW_BYTES = 2**30
 """Of frames in one raw message."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
-
-
-@dataclass
-class Summary:
-    """What a run did; its fields are the command's JSON document."""
-
-    stream_id: str
-    frames: int = 0
-    """Frames read from the source."""
-    snapshots: int = 0
-    bytes_in: int = 0
-    """Bytes of pixels the detector delivered."""
-    bytes_wire: int = 0
-    """Bytes sent, all headers down to ZMTP in."""
-    wire_ratio: float = 0.0
-    """bytes_in / bytes_wire."""
-    gaps: int = 0
-    """Frames lost before they could be sent, each of them on record."""
-    encoder_gb_s: float = 0.0
-    """bytes_in over the time spent folding and coding, in GB/s; reading and waiting are not in it."""
-    first_group_s: float = 0.0
-    """From the source being open to its first group being folded, in seconds: compiling, reading and waiting are in it."""
-    cpu_s_per_gigapixel: float = 0.0
-    """CPU time of the whole process, all threads, for a thousand million pixels of frames."""
-    complete: bool = False
-    """Whether the decoder has stored every frame."""
+_LOST = "the encoder's buffers were full: the link or the decoder did not keep up"
 
 
 def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None) -> StreamMetadata:
@@ -86,27 +60,34 @@ class Encoder:
 
     Reading, folding and coding run side by side: a group is read while the one before is folded and the ones before that are
     coded. What is under way is bounded by the ring's groups of frames and `threads` + 1 snapshots; then each waits for the
-    next, and the source for the link.
+    next. In the end a finite source waits for the link; a live one loses groups, and the stream says which.
     """
 
     def __init__(self, source: Source, settings: EncoderSettings) -> None:
         self._started = time.perf_counter()
-        info = source.info
-        folder = settings.mask_file.parent if settings.mask_file else None
         self._source = source
         self._settings = settings
-        self._coding = Coding((derive_masks(settings.mask_spec, info.shape, folder),))
-        self._folder = Folder(self._coding.families, info.dtype, settings.threads)
-        snapshot_bytes = math.prod(info.shape) * self._folder.sum_dtype.itemsize
-        if snapshot_bytes > payload.MAX_DECODED_BYTES:
-            found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {snapshot_bytes:,} bytes"
+        self._folders = {ratio: self._folder(ratio) for ratio in range(settings.ratio.smallest, settings.ratio.largest + 1)}
+        folder = self._folders[settings.ratio.largest]
+        self._snapshot_bytes = math.prod(folder.shape) * folder.sum_dtype.itemsize
+        if self._snapshot_bytes > payload.MAX_DECODED_BYTES:
+            found = f"frames of {folder.shape[0]} x {folder.shape[1]} pixels make snapshots of {self._snapshot_bytes:,} bytes"
             raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
-        self._folder.fold(np.zeros((settings.ratio, *info.shape), info.dtype))  # compiles, so that no frame waits for it
-        self._stream = describe(info, self._coding, settings.counts_per_electron)
+        for each in {one.sum_dtype: one for one in self._folders.values()}.values():  # compiles, so that no frame waits for it
+            each.fold(np.zeros((each.ratio, *each.shape), source.info.dtype))
+        self._stream = describe(source.info, Coding(folder.families), settings.counts_per_electron)
         self._quantisation = settings.quantisation(self._stream.counts_per_electron)
+        self._position = self._frames = 0
+        self._ratio = settings.ratio.smallest
         self._folding_s = self._coding_s = 0.0
         self._lock = threading.Lock()
         self.summary = Summary(self._stream.stream_id)
+
+    def _folder(self, ratio: int) -> Folder:
+        info, masks = self._source.info, self._settings.mask_file
+        specs = (spec.with_ratio(ratio) for spec in self._settings.families)
+        families = [derive_masks(spec, info.shape, masks.parent if masks else None) for spec in specs]
+        return Folder(families, info.dtype, self._settings.threads)
 
     def run(self, stop: threading.Event, progress: Callable[[Summary], None] = lambda summary: None) -> Summary:
         """Stream until the source ends or `stop` is set; then wait for the decoder to store it all.
@@ -120,70 +101,85 @@ class Encoder:
             self.summary.complete = self._stream_all(uplink, stop, progress)
             self._update(uplink)
         if self.summary.frames:
-            pixels = self.summary.frames * math.prod(self._coding.shape)
+            pixels = self.summary.frames * math.prod(self._stream.shape)
             self.summary.cpu_s_per_gigapixel = (time.process_time() - cpu_s) / pixels * 1e9
         return self.summary
 
     def _stream_all(self, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
         """Whether the decoder has stored everything; False when the encoder gave up waiting for it."""
-        coded: deque[Future[Parts]] = deque()
-        threads = self._settings.threads
-        with FrameRing(self._source, self._coding.ratio, stop) as ring, ThreadPoolExecutor(threads, "coder") as coders:
-            for position, (frames, arrived_ns) in enumerate(self._pieces(ring)):
-                header = (position, self.summary.frames, len(frames), arrived_ns)
-                pixels = self._fold(frames)
-                if len(coded) == threads and not self._hand_over(coded.popleft(), uplink, stop):
+        ring = FrameRing(self._source, self._settings.ratio.largest, stop, partial(self._next_ratio, uplink))
+        with ring, Coders(self._settings.threads, self._snapshot_bytes) as coders:
+            for group in ring:
+                self._encode(group, coders)
+                if not self._hand_over(coders.finished(), uplink, stop):
                     return False
-                coded.append(coders.submit(self._code, header, pixels))
-                self.summary.frames += len(frames)
-                self.summary.snapshots += self._is_folded(frames)
-                self.summary.bytes_in += frames.nbytes
                 self._update(uplink)
                 progress(self.summary)
-            if not all(self._hand_over(parts, uplink, stop) for parts in coded):
+            if not self._hand_over(coders.rest(), uplink, stop):
                 return False
-            complete = self._attempt(partial(uplink.finish, self.summary.frames), stop)
+            complete = self._attempt(partial(uplink.finish, self._frames), stop)
             ring.check()
         return complete
 
-    def _pieces(self, ring: FrameRing) -> Iterator[tuple[Frames, int]]:
-        """What makes a message each, and when it arrived: whole groups, and what is sent raw in parts that a payload holds."""
-        for group in ring:
-            frame_bytes = group.frames[0].nbytes
-            count = self._coding.ratio if self._is_folded(group.frames) else max(1, _MAX_RAW_BYTES // frame_bytes)
-            for first in range(0, len(group.frames), count):
-                yield group.frames[first : first + count], group.arrived_ns
+    def _next_ratio(self, uplink: Uplink) -> int:
+        """B of the group that is read next."""
+        self._ratio = self._settings.ratio.next(self._ratio, uplink.backlog)
+        return self._ratio
 
-    def _is_folded(self, frames: Frames) -> bool:
-        """Whether these make a snapshot; frames of an incomplete group, and of ratio 1, are sent as they are."""
-        return len(frames) == self._coding.ratio > 1
+    def _encode(self, group: Group, coders: Coders) -> None:
+        """Hand a group to the coders: what was lost before it, then its snapshot, or its frames where it makes none."""
+        lost, frames = group.first_frame - self._frames, group.frames
+        if lost:
+            coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
+            self.summary.gaps += lost
+        if group.complete and len(frames) > 1:
+            self._fold(group, coders)
+        elif len(frames):
+            for part in np.array_split(frames, -(-frames.nbytes // max(_MAX_RAW_BYTES, frames[0].nbytes))):
+                header = (*self._place(len(part)), group.arrived_ns)
+                coders.submit(partial(self._code_raw, header, part.copy()))
+        self.summary.frames += len(frames)
+        self.summary.bytes_in += frames.nbytes
 
-    def _fold(self, frames: Frames) -> Frames:
-        """The snapshot of a whole group; a copy of frames that are sent as they are."""
+    def _place(self, frames: int) -> tuple[int, int, int]:
+        """Position, first frame and number of frames of the stream's next message."""
+        place = self._position, self._frames, frames
+        self._position, self._frames = self._position + 1, self._frames + frames
+        return place
+
+    def _fold(self, group: Group, coders: Coders) -> None:
+        memory = coders.memory()
         start = time.perf_counter()
-        pixels = self._folder.fold(frames) if self._is_folded(frames) else frames.copy()
+        sums = self._folders[len(group.frames)].fold(group.frames, None, memory)
         if not self._folding_s:
             self.summary.first_group_s = time.perf_counter() - self._started
             _log.info("first group after %.2f s, compiling and reading in", self.summary.first_group_s)
         self._folding_s += time.perf_counter() - start
-        return pixels
+        header = (*self._place(len(group.frames)), group.arrived_ns)
+        coders.submit(partial(self._code_snapshot, header, sums), memory)
+        self.summary.snapshots += 1
+        self.summary.ratios[len(group.frames)] += 1
 
-    def _code(self, header: tuple[int, int, int, int], pixels: Frames) -> Parts:
-        """The message of one group."""
+    def _code_snapshot(self, header: tuple[int, int, int, int], sums: Frames) -> Parts:
         start = time.perf_counter()
-        if pixels.ndim == 2:
-            packed = payload.pack(pixels, self._quantisation)
-            data: Data = Snapshot(*header, **vars(packed))
-        else:
-            packed = payload.pack(pixels)
-            data = RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base)
-        parts = wire.encode(data)
-        with self._lock:
-            self._coding_s += time.perf_counter() - start
+        packed = payload.pack(sums, self._quantisation, overwrite=True)
+        parts = wire.encode(Snapshot(*header, **vars(packed)))
+        self._coded_for(time.perf_counter() - start)
         return parts
 
-    def _hand_over(self, coded: Future[Parts], uplink: Uplink, stop: threading.Event) -> bool:
-        return self._attempt(partial(uplink.put, coded.result()), stop)
+    def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
+        start = time.perf_counter()
+        packed = payload.pack(frames, overwrite=True)
+        parts = wire.encode(RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base))
+        self._coded_for(time.perf_counter() - start)
+        return parts
+
+    def _coded_for(self, seconds: float) -> None:
+        with self._lock:
+            self._coding_s += seconds
+
+    def _hand_over(self, messages: Iterable[Parts], uplink: Uplink, stop: threading.Event) -> bool:
+        return all(self._attempt(partial(uplink.put, parts), stop) for parts in messages)
 
     def _attempt(self, action: Callable[[float], bool], stop: threading.Event) -> bool:
         """Try until it succeeds; after an interrupt only for `linger_s` more."""

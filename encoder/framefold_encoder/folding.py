@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from framefold_protocol.errors import InputError
 from framefold_protocol.masks import Masks, MaskSpec, derive_masks
 
 Counts = npt.NDArray[np.unsignedinteger]
+Memory = npt.NDArray[np.uint8]
 FRAME_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
 
 
@@ -35,6 +37,7 @@ class Folder:
         if frame_dtype.newbyteorder("=") not in FRAME_DTYPES:
             hint = "Convert the frames to counts in uint8, uint16 or uint32"
             raise InputError(f"frames are {frame_dtype}, expected unsigned integers of 8, 16 or 32 bits", hint=hint)
+        self.families = tuple(families)
         self.ratio = families[0].spec.ratio
         self.shape = families[0].shape
         self._words = pack(families)
@@ -43,13 +46,17 @@ class Folder:
         self.sum_dtype = sum_dtype(self._frame_dtype, ones_per_pixel)
         self._one_family = np.zeros(block_map_shape(self.shape), np.uint8)
         self._bands = _bands(self.shape[0], threads)
-        self._pool = ThreadPoolExecutor(threads - 1, "fold") if threads > 1 else None
 
-    def fold(self, frames: Counts, block_map: BlockMap | None = None) -> Counts:
-        """The snapshot of a whole group (B, H, W): a new (H, W) array, the exact sum. See `add` for what is accepted."""
+    def fold(self, frames: Counts, block_map: BlockMap | None = None, memory: Memory | None = None) -> Counts:
+        """The snapshot of a whole group (B, H, W): (H, W) exact sums. See `add` for what is accepted.
+
+        They lie in `memory`, bytes enough for them, or in a new array: fresh memory costs as much as half of the fold.
+        """
         if len(frames) != self.ratio:
             raise InputError(f"group has {len(frames)} frames, expected {self.ratio}")
-        sums = np.empty(self.shape, self.sum_dtype)
+        size = math.prod(self.shape) * self.sum_dtype.itemsize
+        memory = np.empty(size, np.uint8) if memory is None else memory
+        sums: Counts = memory[:size].view(self.sum_dtype).reshape(self.shape)
         self.add(frames, 0, sums, block_map)
         return sums
 
@@ -70,7 +77,7 @@ class Folder:
             expected = f"{self._one_family.shape} with families below {len(self._words)}"
             raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
         arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)
-        others = [self._pool.submit(fold_rows, *arguments, *band) for band in self._bands[1:]] if self._pool else []
+        others = [_pool(len(self._bands) - 1).submit(fold_rows, *arguments, *band) for band in self._bands[1:]]
         fold_rows(*arguments, *self._bands[0])
         for other in others:
             other.result()
@@ -90,6 +97,12 @@ def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:
     h = min(math.lcm(*(masks.cell.shape[1] for masks in families)), height)
     w = min(math.lcm(WORD, *(masks.cell.shape[2] for masks in families)), -(-width // WORD) * WORD)
     return np.stack([replace(masks, shape=(h, w)).packed() for masks in families])
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that all folders of a process share."""
+    return ThreadPoolExecutor(threads, "fold")
 
 
 def _bands(height: int, count: int) -> list[tuple[int, int]]:

@@ -1,16 +1,17 @@
 """The frame ring: a source's frames, read ahead in a thread of its own while the group before is folded.
 
 Two groups of memory, allocated once: the source writes into one, the fold reads the other, nothing is copied in between. A
-source that has its frames in memory already lends them instead.
+source that has its frames in memory already lends them instead. When the fold does not keep up, a finite source waits. A live one
+cannot: it has a third group of memory, and when that is full too, the oldest group that waits is given up for newer frames.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Self
 
 import numpy as np
@@ -19,7 +20,8 @@ import numpy.typing as npt
 from framefold_encoder.sources.base import LendingSource, Source
 
 GROUPS = 2
-
+LIVE_GROUPS = 3
+"""One is folded, the newest whole one waits, one is filled."""
 
 Frames = npt.NDArray[np.unsignedinteger]
 
@@ -30,6 +32,10 @@ class Group:
 
     frames: Frames
     """(n, H, W), valid until the next group is asked for."""
+    first_frame: int
+    """Of the source, from 0. What lies between two groups is lost."""
+    complete: bool
+    """Whether these are all the frames that were asked for."""
     arrived_ns: int
     """When the first of them was there, nanoseconds since 1970."""
     buffer: Frames
@@ -37,33 +43,45 @@ class Group:
 
 
 class FrameRing:
-    """Groups of `ratio` frames of a source, in order, until it ends or `stop` is set. A context manager; iterate once."""
+    """Groups of a source's frames, in order, until it ends or `stop` is set. A context manager; iterate once.
 
-    def __init__(self, source: Source, ratio: int, stop: threading.Event) -> None:
+    `largest` bounds the frames of a group; `count`, called by the reader before each group, says how many it gets.
+    """
+
+    def __init__(self, source: Source, largest: int, stop: threading.Event, count: Callable[[], int] | None = None) -> None:
         self._source = source
-        self._ratio = ratio
+        self._count = count or (lambda: largest)
         self._stop = stop
-        self._closing = threading.Event()
-        self._free: SimpleQueue[Frames] = SimpleQueue()
-        self._full: SimpleQueue[Group | None] = SimpleQueue()
+        self._position = 0
         self._error: Exception | None = None
-        for _ in range(GROUPS):
-            self._free.put(self._buffer(0 if isinstance(source, LendingSource) else ratio))
-        self._thread = threading.Thread(target=self._fill, name="reader", daemon=True)
+        self._changed = threading.Condition()  # guards what follows
+        groups = LIVE_GROUPS if source.info.live else GROUPS
+        self._free = [self._buffer(0 if isinstance(source, LendingSource) else largest) for _ in range(groups)]
+        self._full: deque[Group] = deque()
+        self._ended = self._closing = False
+        self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._closing.set()
-        self._free.put(self._buffer(0))  # wakes the thread
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         self._thread.join()
 
     def __iter__(self) -> Iterator[Group]:
-        while (group := self._full.get()) is not None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._full or self._ended)
+                if not self._full:
+                    return
+                group = self._full.popleft()
             yield group
-            self._free.put(group.buffer)
+            with self._changed:
+                self._free.append(group.buffer)
+                self._changed.notify_all()
 
     def check(self) -> None:
         """Raise what ended the source before its end; the groups hold every frame before that."""
@@ -73,29 +91,41 @@ class FrameRing:
     def _buffer(self, frames: int) -> Frames:
         return np.zeros((frames, *self._source.info.shape), self._source.info.dtype)
 
-    def _fill(self) -> None:
+    def _read(self) -> None:
         complete = True
-        while complete and not self._stop.is_set():
-            buffer = self._free.get()
-            if self._closing.is_set():
-                return
-            group = self._next(buffer)
-            complete = len(group.frames) == self._ratio
-            if len(group.frames):
-                self._full.put(group)
-        self._full.put(None)
+        while complete and not self._stop.is_set() and (buffer := self._take_buffer()) is not None:
+            group = self._next(buffer, self._count())
+            complete = group.complete
+            with self._changed:
+                if len(group.frames):
+                    self._full.append(group)
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
-    def _next(self, buffer: Frames) -> Group:
-        filled, arrived_ns = 0, 0
+    def _take_buffer(self) -> Frames | None:
+        """Memory for the next group; None when there is nobody to read for."""
+        with self._changed:
+            if self._source.info.live and not self._free:
+                return self._full.popleft().buffer
+            self._changed.wait_for(lambda: self._free or self._closing)
+            return None if self._closing else self._free.pop()
+
+    def _next(self, buffer: Frames, count: int) -> Group:
+        first, arrived_ns = self._position, 0
+        frames = buffer[:0]
         try:
             if isinstance(self._source, LendingSource):
-                return Group(self._source.lend(self._ratio), time.time_ns(), buffer)
-            while filled < self._ratio and not self._stop.is_set():
-                count = self._source.read_into(buffer[filled:])
-                arrived_ns = arrived_ns or time.time_ns()
-                if count == 0:
-                    break
-                filled += count
+                frames, arrived_ns = self._source.lend(count), time.time_ns()
+            else:
+                while len(frames) < count and not self._stop.is_set():
+                    found = self._source.read_into(buffer[len(frames) : count])
+                    arrived_ns = arrived_ns or time.time_ns()
+                    if found == 0:
+                        break
+                    frames = buffer[: len(frames) + found]
         except Exception as error:  # raised by `check`, when what was read before is safe
             self._error = error
-        return Group(buffer[:filled], arrived_ns, buffer)
+        self._position += len(frames)
+        return Group(frames, first, len(frames) == count, arrived_ns, buffer)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from framefold_encoder.ratio import RatioRange
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.endpoint import check_endpoint
-from framefold_protocol.masks import MAX_PERIOD, MAX_RATIO, MaskKind, MaskSpec
+from framefold_protocol.errors import InputError
+from framefold_protocol.masks import MAX_PERIOD, MaskKind, MaskSpec
 from framefold_protocol.settings import load_settings
 
 
@@ -20,7 +22,9 @@ class EncoderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     to: str = Field("tcp://127.0.0.1:5571", description="Address of the decoder's link, tcp://HOST:PORT")
-    ratio: int = Field(20, ge=1, le=MAX_RATIO, description="B, frames per snapshot")
+    ratio: Annotated[RatioRange, PlainValidator(RatioRange.parse)] = Field(
+        RatioRange(20, 20), description="B, frames per snapshot; 10..30 or auto: as many as the link asks for, within bounds"
+    )
     mask: MaskKind = Field("balanced", description="Mask kind")
     density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
@@ -40,10 +44,13 @@ class EncoderSettings(BaseModel):
     linger_s: float = Field(10.0, ge=0, description="After an interrupt, wait at most this long for the decoder, in seconds")
 
     @property
-    def mask_spec(self) -> MaskSpec:
-        """The stream's mask family. Raises `InputError` when the keys contradict each other."""
+    def families(self) -> tuple[MaskSpec, ...]:
+        """The stream's mask families at their largest ratio. Raises `InputError` when the keys contradict each other."""
         file = self.mask_file.name if self.mask_file else ""
-        return MaskSpec(self.mask, self.ratio, self.density, self.period, self.seed, file)
+        if file and self.ratio.smallest != self.ratio.largest:
+            hint = "Give one ratio, the number of masks in the file"
+            raise InputError(f"ratio is {self.ratio}, but the masks of file {file} have one only", hint=hint)
+        return (MaskSpec(self.mask, self.ratio.largest, self.density, self.period, self.seed, file),)
 
     def quantisation(self, counts_per_electron: float | None) -> VarianceStabilised | None:
         """How snapshots of a detector with this gain are coded; None: exactly. Raises `InputError` for an absurd gain."""

@@ -27,6 +27,7 @@ MAX_DECODED_BYTES = 2**31 - 1 - 32
 _MIN_CHUNK_BYTES = 16
 _BLOCK_VALUES = 2**19
 """One zstd input: above 256 KiB a byte plane, zstd-1 looks for long matches only, which is faster and smaller on noise."""
+blosc2.set_releasegil(True)  # of the whole process; its default would make fold and link wait for every chunk
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,26 @@ class Packed:
     quantisation: VarianceStabilised | None = None
 
 
-def pack(pixels: Counts, quantisation: VarianceStabilised | None = None) -> Packed:
-    """Code an array of one of `DTYPES` exactly; or (H, W) sums, each to within `quantisation.error_bound` of it."""
+def pack(pixels: Counts, quantisation: VarianceStabilised | None = None, *, overwrite: bool = False) -> Packed:
+    """Code an array of one of `DTYPES` exactly; or (H, W) sums, each to within `quantisation.error_bound` of it.
+
+    `overwrite`: the pixels are the coder's to work in, their values are lost; it saves a copy in fresh memory.
+    """
     if quantisation:
         coded = b"".join(map(encode, planes.split(quantisation.quantise(pixels))))
         return Packed(pixels.dtype.name, NEAR_LOSSLESS, coded, quantisation=quantisation)
     base = _choose_base(pixels)
-    return Packed(pixels.dtype.name, CODEC, encode(pixels - pixels.dtype.type(base) if base else pixels), base)
+    if base:
+        pixels = np.subtract(pixels, pixels.dtype.type(base), out=pixels if overwrite else None)
+    return Packed(pixels.dtype.name, CODEC, encode(pixels), base)
 
 
 def _choose_base(values: Counts) -> int:
-    """What to subtract so that most values fit a byte: 0 when all do, else the mean of a sample less 128."""
-    if int(values.max(initial=0)) < 256:
+    """What to subtract so that most values fit a byte, from a sample: 0 when all do, else the mean less 128."""
+    sample = values[..., ::16, :]
+    if values.itemsize == 1 or int(sample.max(initial=0)) < 256:
         return 0
-    return max(0, int(values[..., ::4, :].mean()) - 128)
+    return max(0, int(sample.mean()) - 128)
 
 
 def encode(values: Counts) -> bytes:

@@ -16,7 +16,7 @@ from framefold_protocol import payload
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, RemoteProtocolError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.messages import RawFrames, Snapshot
+from framefold_protocol.messages import Gap, RawFrames, Snapshot
 from framefold_protocol.session import DecoderSession, Ended, Opened, Received
 
 RATIO = 20
@@ -48,8 +48,8 @@ class Repeated:
 
 
 @contextmanager
-def decoder(refusal=None, keep=True):
-    """A decoder that stores in a list, or forgets; yields its address and the list."""
+def decoder(refusal=None, keep=True, silent=None):
+    """A decoder that stores in a list, or forgets, and does not answer while `silent`; yields its address and the list."""
     stored, closing = [], threading.Event()
     router = zmq.Context.instance().socket(zmq.ROUTER)
     router.set_hwm(2)
@@ -58,7 +58,8 @@ def decoder(refusal=None, keep=True):
     def serve():
         session = DecoderSession()
         while not closing.is_set():
-            if not router.poll(20):
+            if (silent and silent.is_set()) or not router.poll(20):
+                closing.wait(0.005)
                 continue
             identity, *parts = router.recv_multipart()
             match session.receive(parts):
@@ -93,7 +94,7 @@ def test_what_is_sent_is_the_fold_of_what_was_read(threads):
     assert (summary.frames, summary.snapshots, summary.gaps, summary.complete) == (5 * RATIO + 3, 5, 0, True)
     assert summary.bytes_in == (5 * RATIO + 3) * 40 * 70 * 2
     assert summary.cpu_s_per_gigapixel > 0
-    expected = (frames * derive_masks(settings.mask_spec, (40, 70)).window().astype(np.uint64)).sum(axis=0)
+    expected = (frames * derive_masks(settings.families[0], (40, 70)).window().astype(np.uint64)).sum(axis=0)
     *whole, last = stored
     for position, data in enumerate(whole):
         assert (type(data), data.position, data.first_frame) == (Snapshot, position, position * RATIO)
@@ -196,3 +197,61 @@ def test_a_refusal_ends_the_run_with_the_decoders_reason():
         encoder = Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 100), EncoderSettings(to=endpoint))
         with pytest.raises(RemoteProtocolError, match=f"the decoder at {endpoint} refused the stream: masks are not"):
             encoder.run(threading.Event())
+
+
+class Camera(Repeated):
+    """Delivers at once, waits for nobody, and lets the decoder answer again after `count` frames."""
+
+    def __init__(self, frames, count, silent, more):
+        super().__init__(frames, count + more)
+        self.info = replace(self.info, live=True)
+        self.silent, self.more = silent, more
+
+    def read_into(self, out):
+        if self.left <= self.more:
+            self.silent.clear()
+            threading.Event().wait(0.2)  # a camera's pace the link can follow
+        return super().read_into(out)
+
+
+def test_what_a_live_source_loses_is_a_recorded_gap():
+    frames = np.random.default_rng(0).poisson(20, (RATIO, 256, 256)).astype(np.uint8)
+    silent = threading.Event()
+    silent.set()
+    with decoder(silent=silent) as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, memory_mb=1)
+        summary = Encoder(Camera(frames, 200 * RATIO, silent, 5 * RATIO), settings).run(threading.Event())
+    gaps = [data for data in stored if isinstance(data, Gap)]
+    assert summary.complete
+    assert summary.gaps == sum(gap.frames for gap in gaps) > 0
+    assert summary.frames + summary.gaps == 205 * RATIO
+    assert summary.bytes_in == summary.frames * 256 * 256
+    assert [data.position for data in stored] == list(range(len(stored)))
+    assert np.array_equal(np.cumsum([0, *(data.frames for data in stored)])[:-1], [data.first_frame for data in stored])
+    assert all("did not keep up" in gap.reason for gap in gaps)
+
+
+def test_the_ratio_follows_the_link_and_every_snapshot_says_its_own():
+    frames = np.random.default_rng(0).poisson(20, (5, 256, 256)).astype(np.uint8)
+    silent, groups = threading.Event(), []
+    silent.set()
+
+    def progress(summary):
+        groups.append(summary.snapshots)
+        if len(groups) == 50:  # of about 65 that the journal holds
+            silent.clear()
+
+    with decoder(silent=silent) as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, ratio="5..15", memory_mb=3)
+        summary = Encoder(Repeated(frames, 2000), settings).run(threading.Event(), progress)
+    assert summary.complete
+    assert summary.gaps == 0
+    ratios = [data.frames for data in stored if isinstance(data, Snapshot)]
+    assert ratios[0] == 5
+    assert max(ratios) == 15
+    assert dict(summary.ratios) == {ratio: ratios.count(ratio) for ratio in set(ratios)}
+    spec = settings.families[0]
+    for data in stored[: len(ratios)]:
+        at = np.arange(data.frames) % 5
+        masks = derive_masks(spec.with_ratio(data.frames), (256, 256)).window()
+        assert np.array_equal(decoded(data, (256, 256)), (frames[at] * masks.astype(np.uint64)).sum(axis=0))

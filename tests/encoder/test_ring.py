@@ -1,6 +1,7 @@
 """The frame ring: groups in order, whole but for the last, from sources that write and sources that lend."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ SHAPE = (3, 4)
 class Writing:
     """Frames full of their own number, a few at a time; fails at frame `broken`."""
 
-    def __init__(self, count, step=3, broken=None):
-        self.info = SourceInfo("test", SHAPE, np.dtype(np.uint16), count)
+    def __init__(self, count, step=3, broken=None, live=False):
+        self.info = SourceInfo("test", SHAPE, np.dtype(np.uint16), count, live=live)
         self.step, self.broken = step, broken
         self.position = 0
         self.targets = set()
@@ -98,3 +99,63 @@ def test_leaving_early_ends_the_reader():
     with FrameRing(Writing(10**9), 5, threading.Event()) as ring:
         next(iter(ring))
     assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
+
+
+def test_each_group_has_as_many_frames_as_are_asked_for():
+    counts = iter([2, 5, 3, 4, 5, 5])
+    with FrameRing(Writing(20), 5, threading.Event(), lambda: next(counts)) as ring:
+        groups = [(group.first_frame, len(group.frames), group.complete) for group in ring]
+    assert groups == [(0, 2, True), (2, 5, True), (7, 3, True), (10, 4, True), (14, 5, True), (19, 1, False)]
+
+
+class Paced(Writing):
+    """Waits before each group until it is told to go on; `waits` is set meanwhile."""
+
+    def __init__(self, count):
+        super().__init__(count, step=5, live=True)
+        self.steps, self.waits = threading.Semaphore(0), threading.Event()
+
+    def read_into(self, out):
+        self.waits.set()
+        self.steps.acquire()
+        self.waits.clear()
+        return super().read_into(out)
+
+    def deliver(self, groups):
+        """Let the camera finish so many groups, and wait until it begins the next one."""
+        for _ in range(groups):
+            assert self.waits.wait(10)
+            self.waits.clear()
+            self.steps.release()
+        assert self.waits.wait(10)
+
+
+def test_a_live_source_never_waits_and_keeps_the_newest():
+    source = Paced(10**6)
+    with FrameRing(source, 5, threading.Event()) as ring:
+        groups = iter(ring)
+        source.deliver(1)
+        first = next(groups)
+        source.deliver(7)  # nobody takes them: all but the last are lost
+        kept = first.frames.copy()
+        second = next(groups)
+        assert (first.first_frame, second.first_frame) == (0, 35)
+        assert np.array_equal(kept[:, 0, 0], range(5))
+        assert np.array_equal(second.frames[:, 0, 0], range(35, 40))
+        source.deliver(1)
+        assert next(groups).first_frame == 40
+        source.info = replace(source.info, frame_count=45)
+        source.steps.release(3)
+
+
+def test_the_last_group_of_a_live_source_is_never_lost():
+    source = Paced(15)
+    with FrameRing(source, 5, threading.Event()) as ring:
+        groups = iter(ring)
+        source.deliver(1)
+        first = next(groups)
+        source.deliver(2)  # the third group pushes the second out
+        source.steps.release()
+        rest = [(group.first_frame, len(group.frames)) for group in groups]
+    assert first.first_frame == 0
+    assert rest == [(10, 5)]

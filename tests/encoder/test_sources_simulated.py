@@ -57,7 +57,7 @@ def test_an_endless_movie(text: str) -> None:
     [
         (
             "?doze=20",
-            "sim: has no parameter 'doze'; known are shape, frames, dose, seed, rate, speed, loop. Did you mean 'dose'?",
+            "sim: has no parameter 'doze'; known are shape, frames, dose, seed, rate, speed, loop, live. Did you mean 'dose'?",
         ),
         ("?shape=512", "sim: shape is '512', expected HEIGHTxWIDTH in pixels"),
         ("?shape=axb", "sim: shape is 'axb', expected HEIGHTxWIDTH"),

@@ -31,7 +31,7 @@ def test_the_later_layer_wins(tmp_path):
     config.write_text("ratio = 5\nseed = 6\nperiod = 7\n")
     environment = {"FRAMEFOLD_ENCODER_SEED": "60", "FRAMEFOLD_ENCODER_PERIOD": "70", "HOME": "/"}
     settings = load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", config, {"period": "700", "ratio": None}, environment)
-    assert (settings.ratio, settings.seed, settings.period) == (5, 60, 700)
+    assert (settings.ratio.largest, settings.seed, settings.period) == (5, 60, 700)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ class SourceInfo:
     """Nanometres at the specimen per pixel; None when unknown."""
     counts_per_electron: float | None = None
     """Detector gain in counts per electron; None when unknown. 1.0 for a counting detector."""
+    live: bool = False
+    """Whether frames that are not read in time are lost, as of a camera that cannot wait."""
 
 
 class Source(Protocol):

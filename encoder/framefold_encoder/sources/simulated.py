@@ -1,7 +1,7 @@
-"""`sim:`, the virtual microscope as a source: `sim:?shape=512x512&frames=1000&dose=20&seed=0&rate=200&speed=1&loop=240`.
+"""`sim:`, the virtual microscope as a source: `sim:?shape=512x512&frames=1000&dose=20&seed=0&rate=200&speed=1&loop=240&live=0`.
 
-Frames come at the camera's pace, as from a detector, but a slow reader misses none: the simulator waits. The truth behind them
-is `Movie(spec).clean`; equal parameters give equal frames.
+Frames come at the camera's pace, as from a detector, but a slow reader misses none: the simulator waits, unless it is live as a
+camera is. The truth behind them is `Movie(spec).clean`; equal parameters give equal frames.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class SimulatedSource:
         *,
         frames: int | None = FRAMES,
         rate_hz: float = RATE_HZ,
+        live: bool = False,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`frames` None is endless; `rate_hz` 0 is as fast as they can be made. `sleep` and `clock` are in seconds."""
+        """`frames` None is endless; `rate_hz` 0 is as fast as they can be made; `live`: see `SourceInfo`. Clocks in seconds."""
         self._movie: Movie | None = Movie(spec)
         frame_time_s = 1 / rate_hz if rate_hz else None
         self._info = SourceInfo(
-            "sim", spec.shape, self._movie.dtype, frames, frame_time_s, PIXEL_SIZE_NM, counts_per_electron=1.0
+            "sim", spec.shape, self._movie.dtype, frames, frame_time_s, PIXEL_SIZE_NM, counts_per_electron=1.0, live=live
         )
         self._rate_hz = rate_hz
         self._sleep = sleep
@@ -101,8 +102,8 @@ def open_simulation(rest: str) -> SimulatedSource:
         if name in given:
             raise InputError(f"sim: parameter {name!r} is given twice", hint="Give it once")
         given[name] = _value(name, text)
-    frames, rate_hz = given.pop("frames", FRAMES), given.pop("rate", RATE_HZ)
-    return SimulatedSource(MovieSpec(**given), frames=frames, rate_hz=rate_hz)
+    pace = {"frames": given.pop("frames", FRAMES), "rate_hz": given.pop("rate", RATE_HZ), "live": given.pop("live", False)}
+    return SimulatedSource(MovieSpec(**given), **pace)
 
 
 def _value(name: str, text: str) -> Any:
@@ -139,6 +140,10 @@ def _rate(text: str) -> float:
     return rate_hz
 
 
+def _switch(text: str) -> bool:
+    return bool(("0", "1").index(text))
+
+
 _PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "shape": (_shape, "HEIGHTxWIDTH in pixels, such as 512x512"),
     "frames": (_frames, "a number of frames, at least 1, or inf"),
@@ -147,5 +152,6 @@ _PARAMETERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "rate": (_rate, "frames per second, 0 for as fast as possible"),
     "speed": (float, "a factor of the motion, 1 for normal"),
     "loop": (int, "frames after which the motion repeats, such as 240"),
+    "live": (_switch, "0 for a source that waits, 1 for one that does not"),
 }
-"""How each parameter is read, and what is expected. All but `frames` and `rate` are `MovieSpec`'s, which has the bounds."""
+"""How each parameter is read, and what is expected. All but frames, rate and live are `MovieSpec`'s, which has the bounds."""
