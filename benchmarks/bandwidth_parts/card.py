@@ -15,7 +15,7 @@ def card(results: dict[str, Any]) -> str:
         [
             f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} before; "
             f"memory read {results['read_gb_s']:.1f} GB/s, memcpy {results['memcpy_gb_s']:.1f} GB/s",
-            _title("Folding, B = 20", _encode(results["encode_cases"])),
+            _title("Folding: whole groups, as they come (live), frame by frame (single)", _encode(results["encode_cases"])),
             _title("The whole encoder, from memory to acknowledged", _pipeline(results["pipeline"]["cases"])),
             _title(f"Coders at {results['dose']:g} e-/px and frame, one thread", _coders(results["coders"])),
             _title("Wire ratio of B frames (in brackets: what order-0 entropy allows)", _wire(results["wire"])),
@@ -45,15 +45,16 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _encode(cases: list[Row]) -> str:
-    head = ("frames", "threads", "GB/s", "of read", "live GB/s", "of read", "x memcpy", "x JPEG", "x bitshuffle-LZ4")
+    head = ("frames", "B", "threads", "GB/s", "of read", "live", "single", "x memcpy", "x JPEG", "x bitshuffle-LZ4")
     rows = [
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
+            str(case["ratio"]),
             str(case["threads"]),
             _number(case["gb_s"], 1),
             _number(case["fraction_of_read"]),
-            _number(case["live_gb_s"], 1),
             _number(case["live_fraction_of_read"]),
+            _number(case["single_fraction_of_read"]),
             _number(case["times_memcpy"]),
             _number(case["times_jpeg"], 0),
             _number(case["times_bitshuffle_lz4"], 1),
@@ -64,7 +65,7 @@ def _encode(cases: list[Row]) -> str:
 
 
 def _pipeline(cases: list[Row]) -> str:
-    head = ("frames", "folding threads", "GB/s", "kernel alone", "fraction", "CPU s/Gpx", "wire ratio")
+    head = ("frames", "threads", "GB/s", "kernel alone", "fraction", "bare stages", "fraction", "CPU s/Gpx", "wire ratio")
     rows = [
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
@@ -72,6 +73,8 @@ def _pipeline(cases: list[Row]) -> str:
             _number(case["gb_s"], 1),
             _number(case["kernel_gb_s"], 1),
             _number(case["fraction_of_kernel"]),
+            _number(case["stages_gb_s"], 1),
+            _number(case["fraction_of_stages"]),
             _number(case["cpu_s_per_gigapixel"]),
             _number(case["wire_ratio"], 1),
         )
@@ -140,5 +143,6 @@ def _link(link: Row) -> str:
     size = f"{link['shape'][1]}x{link['shape'][0]} {link['dtype']}"
     return (
         f"Through a link of {link['gbit_s']:g} Gbit/s, {size}: {link['raw_frames_s']:.0f} frames/s as they are, "
-        f"{link['folded_frames_s']:.0f} frames/s folded, {link['times_raw']:.1f} times as many"
+        f"{link['folded_frames_s']:.0f} frames/s folded, {link['times_raw']:.1f} times as many; "
+        f"{link['auto_frames_s']:.0f} frames/s with --ratio auto, which chose {link['auto_mean_ratio']:.1f} frames on average"
     )

@@ -80,8 +80,20 @@ DETECTORS = (
         "Philipp et al., Microsc. Microanal. 28, 425 (2022): 10 kHz; 16 of its more bits counted here",
     ),
     Detector("Gatan K2, sensor readout", (3710, 3838), 400, 16, "Gatan, K2 Summit User's Guide: 400 full frames/s, 5.7 Gpx/s"),
-    Detector("Gatan K3, sensor readout", (4092, 5760), 1_500, 16, "Gatan K3 data sheet: 1500 full frames/s before counting"),
-    Detector("Gatan K3, counted frames", (4092, 5760), 75, 8, "Gatan K3 data sheet: 75 full frames/s to the computer"),
+    Detector(
+        "Gatan K3, sensor readout",
+        (4092, 5760),
+        1_500,
+        16,
+        "as commonly given: 1500 full frames/s before counting; not checked against Gatan's manual",
+    ),
+    Detector(
+        "Gatan K3, counted frames",
+        (4092, 5760),
+        75,
+        8,
+        "as commonly given: 75 full frames/s to the computer; not checked against Gatan's manual",
+    ),
 )
 
 

@@ -1,7 +1,9 @@
 """How fast frames are folded: as a share of the machine's read bandwidth, and as a multiple of what other coders reach.
 
-All of a case's figures are measured in turns on one array, larger than the caches. `whole groups` hands the kernel B frames at
-once; `live` hands it one frame at a time, as they come from a camera, which costs it loading and storing the sums each time.
+All of a case's figures are measured in turns on one array, larger than the caches. `fold` hands the kernel B frames at once;
+`live` folds them as they come from a camera, five at a time where they lie; `single` one at a time. Then the sums are loaded
+and stored for every frame: of uint8 frames too large for the caches that moves five bytes for one, and no kernel could reach
+more than a fifth of the read bandwidth (`single_bound`).
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from bandwidth_parts import machine, rivals
-from bandwidth_parts.folded import RATIO
+from bandwidth_parts.folded import RATIO, RATIOS
 from bandwidth_parts.material import Counts, fit
 from framefold_encoder.folding import Folder
+from framefold_encoder.kernels import VISIT
 from framefold_protocol.masks import MaskSpec, derive_masks
 
 SIDES = (1024, 2048, 4096)
@@ -29,41 +32,44 @@ Actions = dict[str, tuple[int, Callable[[], object]]]
 
 
 def measure(counts: Counts, side: int, dtype: np.dtype[np.unsignedinteger], rounds: int, small: bool) -> list[dict[str, Any]]:
-    """Cases of one frame size and type, one for each number of threads. `small`: one group, cached or not."""
-    groups = 1 if small else max(1, -(-CACHE_BYTES // (RATIO * side * side * dtype.itemsize)))
-    frames = fit(counts, (groups * RATIO, side, side), dtype)
+    """Cases of one frame size and type, one for each number of threads and each B. `small`: one group, cached or not.
+
+    Other B than 20 are measured at the headline size.
+    """
+    ratios = RATIOS if side == HEADLINE_SIDE else (RATIO,)
+    return [case for ratio in ratios for case in _measure(counts, side, dtype, ratio, rounds, small)]
+
+
+def _measure(
+    counts: Counts, side: int, dtype: np.dtype[np.unsignedinteger], ratio: int, rounds: int, small: bool
+) -> list[dict[str, Any]]:
+    groups = 1 if small else max(1, -(-CACHE_BYTES // (ratio * side * side * dtype.itemsize)))
+    frames = fit(counts, (groups * ratio, side, side), dtype)
     threads = tuple(count for count in (1, 2) if count <= machine.cores())
     actions = machine.memory_actions(frames, threads)
     for count in threads:
-        actions |= _fold_actions(frames, count)
-    speeds = machine.compare(actions | _rival_actions(frames), rounds)
-    return [_case(speeds, count, side, dtype) for count in threads]
+        actions |= _fold_actions(frames, ratio, count)
+    speeds = machine.compare(actions | (_rival_actions(frames) if ratio == RATIO else {}), rounds)
+    described = {"dtype": dtype.name, "side": side, "ratio": ratio}
+    return [described | _case(speeds, count, dtype.itemsize) for count in threads]
 
 
 def headline(cases: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
     """The case that stands for a type: `HEADLINE_SIDE` (or what is nearest) on all threads measured."""
-    mine = [case for case in cases if case["dtype"] == dtype]
+    mine = [case for case in cases if case["dtype"] == dtype and case["ratio"] == RATIO]
     return min(mine, key=lambda case: (abs(case["side"] - HEADLINE_SIDE), -case["threads"]))
 
 
-def _fold_actions(frames: Counts, threads: int) -> Actions:
-    masks = derive_masks(MaskSpec(ratio=RATIO), frames.shape[1:])
-    folder = Folder((masks,), frames.dtype, threads)
+def _fold_actions(frames: Counts, ratio: int, threads: int) -> Actions:
+    folder = Folder((derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),), frames.dtype, threads)
     sums = np.empty(frames.shape[1:], folder.sum_dtype)
-    return {
-        f"fold {threads}": (frames.nbytes, partial(_fold_groups, folder, frames, sums)),
-        f"live {threads}": (frames.nbytes, partial(_fold_one_by_one, folder, frames, sums)),
-    }
+    steps = {"fold": ratio, "live": VISIT, "single": 1}
+    return {f"{name} {threads}": (frames.nbytes, partial(_fold, folder, frames, sums, step)) for name, step in steps.items()}
 
 
-def _fold_groups(folder: Folder, frames: Counts, sums: Counts) -> None:
-    for start in range(0, len(frames), RATIO):
-        folder.add(frames[start : start + RATIO], 0, sums)
-
-
-def _fold_one_by_one(folder: Folder, frames: Counts, sums: Counts) -> None:
-    for t in range(len(frames)):
-        folder.add(frames[t : t + 1], t % RATIO, sums)
+def _fold(folder: Folder, frames: Counts, sums: Counts, step: int) -> None:
+    for start in range(0, len(frames), step):
+        folder.add(frames[start : start + step], start % folder.ratio, sums)
 
 
 def _rival_actions(frames: Counts) -> Actions:
@@ -78,20 +84,21 @@ def _rival_actions(frames: Counts) -> Actions:
     return actions
 
 
-def _case(speeds: machine.Rounds, threads: int, side: int, dtype: np.dtype[np.unsignedinteger]) -> dict[str, Any]:
+def _case(speeds: machine.Rounds, threads: int, itemsize: int) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in speeds.items()}
-    fold, read = f"fold {threads}", f"read {threads}"
-    return {
-        "dtype": dtype.name,
-        "side": side,
+    read = f"read {threads}"
+    found: dict[str, Any] = {
         "threads": threads,
-        "gb_s": middle[fold],
-        "live_gb_s": middle[f"live {threads}"],
         "read_gb_s": middle[read],
         "memcpy_gb_s": middle[f"memcpy {threads}"],
-        "fraction_of_read": machine.ratio(speeds, fold, read),
-        "live_fraction_of_read": machine.ratio(speeds, f"live {threads}", read),
-        "times_memcpy": machine.ratio(speeds, fold, f"memcpy {threads}"),
-        "times_jpeg": machine.ratio(speeds, "fold 1", "jpeg") if "jpeg" in speeds else None,
-        "times_bitshuffle_lz4": machine.ratio(speeds, "fold 1", "bitshuffle_lz4"),
+        "gb_s": middle[f"fold {threads}"],
+        "fraction_of_read": machine.ratio(speeds, f"fold {threads}", read),
+        "times_memcpy": machine.ratio(speeds, f"fold {threads}", f"memcpy {threads}"),
+        "single_bound": itemsize / (itemsize + 2 * 2 * itemsize),  # sums twice as wide, loaded and stored
     }
+    for name in ("live", "single"):
+        found[f"{name}_gb_s"] = middle[f"{name} {threads}"]
+        found[f"{name}_fraction_of_read"] = machine.ratio(speeds, f"{name} {threads}", read)
+    for rival in ("jpeg", "bitshuffle_lz4"):
+        found[f"times_{rival}"] = machine.ratio(speeds, "fold 1", rival) if rival in speeds else None
+    return found

@@ -76,10 +76,10 @@ class Run:
     summary: Summary
 
 
-def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb: int) -> Run:
+def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb: int, ratio: str = str(RATIO)) -> Run:
     """Stream for some seconds and wait until all of it is acknowledged."""
     groups: list[tuple[float, int]] = []
-    keys = {"to": to.endpoint, "ratio": RATIO, "threads": threads, "memory_mb": memory_mb}
+    keys = {"to": to.endpoint, "ratio": ratio, "threads": threads, "memory_mb": memory_mb}
     encoder = Encoder(MemorySource(frames, seconds), EncoderSettings.model_validate(keys))
     encoder.run(threading.Event(), lambda summary: groups.append((time.perf_counter(), summary.frames)))
     end, (start, first) = time.perf_counter(), groups[0]
@@ -117,7 +117,7 @@ def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) ->
 
 
 def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
-    """Folding and coding on every core of the machine, each by itself, with no ring, no order and no link: the pipeline's limit."""
+    """Folding and coding on every core of the machine, each by itself, without ring, order and link: the pipeline's limit."""
     start = time.perf_counter()
 
     def work(_: int) -> int:
@@ -147,7 +147,10 @@ def measure_link(frames: Counts, rate: float, seconds: float) -> dict[str, Any]:
     """Frames per second through a link of `rate` bytes per second, folded and as they are."""
     with far_side(rate) as far:
         raw = _raw_frames_s(frames, far.sink, seconds)
-        folded = stream(frames, far, seconds, 1, memory_mb=max(1, int(rate * seconds / 10e6)))
+        memory_mb = max(1, int(rate * seconds / 10e6))
+        folded = stream(frames, far, seconds, 1, memory_mb)
+        adaptive = stream(frames, far, seconds, 1, memory_mb, ratio="auto")
+    ratios = adaptive.summary.ratios
     return {
         "gbit_s": rate * 8 / 1e9,
         "shape": list(frames.shape[1:]),
@@ -155,8 +158,10 @@ def measure_link(frames: Counts, rate: float, seconds: float) -> dict[str, Any]:
         "raw_frames_s": raw,
         "folded_frames_s": folded.frames_s,
         "times_raw": folded.frames_s / raw,
+        "auto_frames_s": adaptive.frames_s,
+        "auto_mean_ratio": ratios.total() and sum(ratio * count for ratio, count in ratios.items()) / ratios.total(),
         "wire_ratio": folded.summary.wire_ratio,
-        "all_arrived": folded.summary.complete,
+        "all_arrived": folded.summary.complete and adaptive.summary.complete,
     }
 
 
