@@ -6,7 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers tests openapi clean
+.PHONY: help demo test lint types layers tests soak openapi clean
+SOAK_MINUTES ?= 60
+SOAK_KILLS ?= 200
+SOAK_CALM_MINUTES ?= 60
+SOAK_SEED ?= 0
+SOAK_JSON ?= benchmarks/results/soak.json
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -28,6 +33,10 @@ layers: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev ## Kill, cut and fill for SOAK_MINUTES and SOAK_KILLS, then SOAK_CALM_MINUTES in peace
+	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES) --kills $(SOAK_KILLS) \
+	  --calm-minutes $(SOAK_CALM_MINUTES) --seed $(SOAK_SEED) --json $(SOAK_JSON)
 
 openapi: $(VENV)/.dev ## Write the REST description anew
 	$(BIN)/python -m framefold_decoder.api.openapi > openapi.partial

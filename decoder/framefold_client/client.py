@@ -21,10 +21,14 @@ class ClientError(FramefoldError):
 
 
 class Client:
-    """One decoder. Every method raises `ClientError` when the decoder is away or refuses."""
+    """One decoder. Every method raises `ClientError` when the decoder is away or refuses.
 
-    def __init__(self, address: str = "http://127.0.0.1:8571", timeout_s: float = 30.0) -> None:
-        self._http = httpx.Client(base_url=f"{address.rstrip('/')}/api/v1", timeout=timeout_s)
+    `token` is what `framefold-decoder token` printed; a decoder that is reached through the network asks for one.
+    """
+
+    def __init__(self, address: str = "http://127.0.0.1:8571", timeout_s: float = 30.0, *, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=f"{address.rstrip('/')}/api/v1", timeout=timeout_s, headers=headers)
         self._address = address
 
     def __enter__(self) -> Client:

@@ -17,7 +17,15 @@ from sqlalchemy import CursorResult, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from framefold_decoder.catalogue_tables import UNDECODED, ModelRow, PositionRow, SchemaRow, StreamRow, open_database
+from framefold_decoder.catalogue_tables import (
+    UNDECODED,
+    ModelRow,
+    OwnerRow,
+    PositionRow,
+    SchemaRow,
+    StreamRow,
+    open_database,
+)
 from framefold_decoder.store.metadata import from_json, to_json
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
@@ -82,8 +90,11 @@ class Catalogue:
         with self._session() as session:
             session.scalar(select(SchemaRow.version))
 
-    def add_stream(self, metadata: StreamMetadata) -> StreamRecord:
-        """Take up a stream, or find it. Raises `RemoteProtocolError` when it is known with other metadata."""
+    def add_stream(self, metadata: StreamMetadata, key_name: str = "") -> StreamRecord:
+        """Take up a stream, or find it; the first key it comes with owns it.
+
+        Raises `RemoteProtocolError` when it is known with other metadata.
+        """
         with self._session() as session:
             row = session.get(StreamRow, metadata.stream_id)
             if row is None:
@@ -94,6 +105,8 @@ class Catalogue:
                 )
                 session.add(row)
                 session.flush()
+            if key_name and session.get(OwnerRow, metadata.stream_id) is None:
+                session.add(OwnerRow(stream_id=metadata.stream_id, key_name=key_name))
             record = _record(row)
         if record.metadata != metadata:
             message = f"stream {metadata.stream_id} is known with other metadata"
@@ -141,6 +154,12 @@ class Catalogue:
         with self._session() as session:
             row = session.get(StreamRow, stream_id)
             return None if row is None else _record(row)
+
+    def owner(self, stream_id: str) -> str:
+        """The name of the key that opened a stream; empty when it came without one, or is unknown."""
+        with self._session() as session:
+            row = session.get(OwnerRow, stream_id)
+            return row.key_name if row else ""
 
     def gaps(self, stream_id: str) -> list[Gap]:
         """What was lost of a stream, in order."""

@@ -47,6 +47,15 @@ class StreamRow(Base):
     updated_unix_ns: Mapped[int]
 
 
+class OwnerRow(Base):
+    """Whose a stream is, when it was opened with a key."""
+
+    __tablename__ = "owners"
+
+    stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), primary_key=True)
+    key_name: Mapped[str]
+
+
 class PositionRow(Base):
     """One stored position: what it is, and by which model it was reconstructed."""
 

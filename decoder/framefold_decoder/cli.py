@@ -11,10 +11,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from framefold_decoder.api.tokens import Scope, add_token
 from framefold_decoder.settings import DecoderSettings, load_decoder_settings
-from framefold_protocol.errors import FramefoldError
+from framefold_protocol.errors import FramefoldError, SettingsError
+from framefold_protocol.keys import KeyPair, write_key_files
 
-_OPTIONS = ("data", "ingest", "http", "model", "models", "provider", "threads", "masks", "credit")
+_OPTIONS = (
+    "data",
+    "ingest",
+    "http",
+    "model",
+    "models",
+    "provider",
+    "threads",
+    "masks",
+    "credit",
+    "key",
+    "allowed_keys",
+    "tokens",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _log_to_stderr()
     try:
-        settings = load_decoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
+        if options.command == "keygen":
+            _keygen(options.name, options.folder)
+            return 0
+        settings = load_decoder_settings(options.config, {name: getattr(options, name, None) for name in _OPTIONS})
+        if options.command == "token":
+            _token(settings, options.name, Scope(options.scope))
+            return 0
         command = {"serve": _serve, "models": _models}[options.command]
         command(settings)
     except KeyboardInterrupt:
@@ -55,6 +76,24 @@ def _models(settings: DecoderSettings) -> None:
         print(model)
 
 
+def _keygen(name: str, folder: Path) -> None:
+    import zmq
+
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    public_file, secret_file = write_key_files(folder, name, KeyPair(public, secret))
+    print(f'secret key  {secret_file}: stays on this machine; set key = "{secret_file}"')
+    print(f"public key  {public_file}: copy it to every detector PC and name it there in decoder_key")
+    print(f"next        copy the encoders' public keys into a folder here and name it in allowed_keys; public key is {public}")
+
+
+def _token(settings: DecoderSettings, name: str, scope: Scope) -> None:
+    if settings.tokens is None:
+        raise SettingsError("no token file is named", hint="Name it with --tokens FILE, or as tokens in the settings")
+    token = add_token(settings.tokens, name, scope)
+    print(f"its hash is in {settings.tokens}; the token itself is shown this once:", file=sys.stderr)
+    print(token)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="framefold-decoder", description="Stores, unfolds and serves folded frames.")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
@@ -63,5 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_DECODER_KEY")
         for option in _OPTIONS:
             described = DecoderSettings.model_fields[option]
-            command.add_argument(f"--{option}", help=f"{described.description} (default {described.default})")
+            name = option.replace("_", "-")
+            command.add_argument(f"--{name}", help=f"{described.description} (default {described.default})")
+    keygen = commands.add_parser("keygen", help="make this decoder's keys for the link")
+    keygen.add_argument("name", nargs="?", default="decoder", metavar="NAME", help="of the key files (default decoder)")
+    keygen.add_argument("--folder", type=Path, default=Path("keys"), help="where to put them (default keys)")
+    token = commands.add_parser("token", help="make a token for the REST service and print it once")
+    token.add_argument("name", metavar="NAME", help="who it is for")
+    token.add_argument("--scope", choices=[*Scope], default=Scope.READ, help="what it allows (default read)")
+    token.add_argument("--config", type=Path, help="TOML file of settings, where tokens names the token file")
+    token.add_argument("--tokens", help="The token file; made when missing")
     return parser

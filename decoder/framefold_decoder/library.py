@@ -26,7 +26,7 @@ from framefold_decoder.store import StreamStore
 from framefold_decoder.store.durable import lock_folder, store_errors
 from framefold_decoder.store.metadata import check_metadata
 from framefold_decoder.store.rounding import Frames
-from framefold_protocol.errors import InputError, StoreError
+from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
 
@@ -75,15 +75,27 @@ class Library:
         """Where a stream's store is."""
         return self.folder / "streams" / f"{stream_id}.zarr"
 
-    def add_stream(self, metadata: StreamMetadata) -> StreamRecord:
-        """Take up a stream, or find it. Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own."""
+    def check_owner(self, stream_id: str, key_name: str) -> None:
+        """Raise `RemoteProtocolError` (code `other-key`) when a known stream was opened with another key than this one."""
+        owner = self.catalogue.owner(stream_id)
+        if owner and owner != key_name:
+            message = f"stream {stream_id} was opened with key {owner!r}, and this is {key_name!r}"
+            hint = "A stream goes on with the key that opened it; start this encoder as a new stream"
+            raise RemoteProtocolError(message, code="other-key", hint=hint)
+
+    def add_stream(self, metadata: StreamMetadata, key_name: str = "") -> StreamRecord:
+        """Take up a stream, or find it; it belongs to the key it first comes with.
+
+        Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own or its key is another.
+        """
         check_metadata(metadata)
+        self.check_owner(metadata.stream_id, key_name)
         path = self.path(metadata.stream_id)
         with self._lock:
             known = self.catalogue.stream(metadata.stream_id)
             if not path.exists() and (known is None or known.position == 0):
                 StreamStore.create(path, metadata)  # before the catalogue has it: no stream without a store
-            return self.catalogue.add_stream(metadata)
+            return self.catalogue.add_stream(metadata, key_name)
 
     def store(self, stream_id: str) -> StreamStore:
         """A known stream's store, opened once. Raises `StoreError`, or `InputError` when the stream is unknown."""

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
+import ssl
 from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
 
 from framefold_decoder.api.app import create_app
+from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.downlink import Downlink
+from framefold_decoder.gatekeeper import Door
 from framefold_decoder.library import Library
+from framefold_decoder.metrics import Metrics
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.settings import DecoderSettings
 from framefold_decoder.unfolding import Unfolder
+from framefold_protocol.endpoint import is_loopback
 from framefold_protocol.errors import SettingsError, StoreError
 
 _log = logging.getLogger(__name__)
+_FILE_DESCRIPTORS = 65_536
 
 
 def serve(settings: DecoderSettings) -> None:
     """Run until interrupted; what was acknowledged by then is stored. Raises `FramefoldError` when it cannot start."""
+    settings.check()
+    door = Door(settings.key_pair, settings.allowed_keys, settings.max_message_mb, settings.max_mask_bits)
+    tokens = _tokens(settings)
+    _check_certificate(settings)
+    _allow_many_connections()
+    metrics = Metrics()
     registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
     registry.check(settings.model)
     with ExitStack() as stack:
@@ -31,16 +44,23 @@ def serve(settings: DecoderSettings) -> None:
         stack.callback(library.close)
         for problem in library.problems():
             raise StoreError(problem, hint="Make it writable, or choose another with --data")
-        unfolder = Unfolder(library, registry, settings.model)
+        unfolder = Unfolder(library, registry, settings.model, metrics)
         if settings.model != "none":
             stack.enter_context(unfolder)
-        downlink = Downlink(settings.ingest, library, settings.credit, settings.masks, unfolder.wake)
+        downlink = Downlink(settings.ingest, library, settings.credit, settings.masks, unfolder.wake, door, metrics)
         stack.enter_context(downlink)
-        app = create_app(library, registry.models, lambda: _problems(downlink, unfolder, settings.model))
+        app = create_app(
+            library,
+            registry.models,
+            lambda: _problems(downlink, unfolder, settings.model),
+            tokens=tokens,
+            metrics=metrics,
+        )
         _log.info("encoders connect to %s", settings.ingest)
-        _log.info("REST at http://%s/api/v1, described at http://%s/docs", settings.http, settings.http)
+        url = f"{'https' if settings.http_certificate else 'http'}://{settings.http}"
+        _log.info("REST at %s/api/v1, described at %s/docs", url, url)
         _log.info("data in %s", settings.data.resolve())
-        _serve_http(app, http)
+        _serve_http(app, http, settings)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         _log.info("stopping when the snapshot in work is done; interrupt again to end at once, what is acknowledged is stored")
@@ -52,6 +72,33 @@ def _problems(downlink: Downlink, unfolder: Unfolder, model: str) -> list[str]:
     if model != "none" and not unfolder.running:
         stopped.append("the reconstruction has stopped; restart the decoder and see its log")
     return stopped
+
+
+def _tokens(settings: DecoderSettings) -> Tokens | None:
+    """The REST service's tokens. Raises `SettingsError` when the network could reach it and nobody would be let in."""
+    tokens = Tokens(settings.tokens) if settings.tokens else None
+    if not is_loopback(settings.http_address[0]):
+        if tokens is None or not tokens.known():
+            hint = "Make one with framefold-decoder token NAME --scope read"
+            raise SettingsError(f"token file {settings.tokens} holds no token", hint=hint)
+        if not settings.http_certificate:
+            _log.warning("tokens and frames cross the network in the clear; set http_certificate and http_key")
+    return tokens
+
+
+def _check_certificate(settings: DecoderSettings) -> None:
+    if settings.http_certificate and settings.http_key:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.http_certificate, settings.http_key)
+        except OSError as error:  # ssl.SSLError is one
+            message = f"http_certificate {settings.http_certificate} with http_key {settings.http_key} cannot be used: {error}"
+            raise SettingsError(message, hint="Expected PEM files that belong together") from error
+
+
+def _allow_many_connections() -> None:
+    """Each connection takes a file descriptor, and so does each file of a store: the usual 1,024 are soon gone."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, _FILE_DESCRIPTORS)), most))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -67,7 +114,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve_http(app: object, listener: socket.socket) -> None:
+def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings) -> None:
     """Serve until SIGINT or SIGTERM. uvicorn sends itself the signal again when it has shut down: by then it means nothing."""
 
     def ignore(number: int, frame: FrameType | None) -> None:
@@ -75,5 +122,11 @@ def _serve_http(app: object, listener: socket.socket) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ignore)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        ssl_certfile=settings.http_certificate,
+        ssl_keyfile=settings.http_key,
+    )
     uvicorn.Server(config).run(sockets=[listener])

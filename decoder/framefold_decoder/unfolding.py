@@ -11,6 +11,7 @@ import time
 from types import TracebackType
 
 from framefold_decoder.library import Library
+from framefold_decoder.metrics import Metrics
 from framefold_decoder.quality import chi2
 from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
 from framefold_decoder.reconstruct.registry import Registry
@@ -26,10 +27,11 @@ _TICK_S = 1.0
 class Unfolder:
     """A thread that reconstructs what is pending. A context manager: leaving it finishes the snapshot in work."""
 
-    def __init__(self, library: Library, registry: Registry, model: str) -> None:
+    def __init__(self, library: Library, registry: Registry, model: str, metrics: Metrics | None = None) -> None:
         self._library = library
         self._registry = registry
         self._model = model
+        self._metrics = metrics or Metrics()
         self._failed: set[tuple[str, int]] = set()
         self._cards_kept: set[str] = set()
         self._closing = threading.Event()
@@ -106,6 +108,7 @@ class Unfolder:
         misfit = chi2(group, frames, noise)
         self._library.put_frames(stream_id, position, frames, misfit, reconstructor.name)
         took_s = time.perf_counter() - start
+        self._metrics.decoded(misfit, took_s)
         _log.info("stream %s position %d: %s, chi2 %.3f, %.1f s", stream_id, position, reconstructor.name, misfit, took_s)
 
 

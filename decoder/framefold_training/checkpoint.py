@@ -1,45 +1,89 @@
-"""A run's checkpoint: one file, written whole or not at all, of net, optimizer, progress and settings. No training here."""
+"""A run's checkpoint: `checkpoint.json` and the parts it names, each below 15 MB, so that they travel anywhere.
+
+The averaged weights have parts of their own: they and the JSON are all that scoring and exporting need, and training goes on
+from them too, with the optimizer's memory lost. The JSON is replaced last: a checkpoint is the new one or the one before, never
+a mixture. No training here.
+"""
 
 from __future__ import annotations
 
-import pickle
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from framefold_protocol.errors import ModelError
-from framefold_training.model import Net, NetSpec
+from framefold_training.tiers import AnyNet, build, recall
 
-CHECKPOINT = "checkpoint.pt"
-"""The file's name in the folder of a run."""
+CHECKPOINT = "checkpoint.json"
+PART_BYTES = 14 << 20
 
-State = dict[str, Any]
-"""`net` and `optimizer`: torch state dicts; `step`; `minutes`; `spec`: the run's settings as nested dicts."""
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds."""
+
+    progress: dict[str, Any]
+    """Plain values: `step`, `minutes`, `spec` (the run's settings)."""
+    weights: Tensors
+    """The averaged net."""
+    training: Tensors = field(default_factory=dict)
+    """The net in training and the optimizer's moments; empty: left behind."""
 
 
 def write_checkpoint(run: Path, state: State) -> None:
     """Write into the folder `run`, replacing the one before."""
+    old, parts = set(run.glob("checkpoint-*.pt")), dict[str, list[str]]()
+    for kind in ("weights", "training"):
+        parts[kind] = []
+        for number, part in enumerate(_parts(getattr(state, kind))):
+            parts[kind].append(f"checkpoint-{state.progress['step']:07d}-{kind}-{number}.pt")
+            torch.save(part, run / parts[kind][-1])
     partial = run / (CHECKPOINT + ".partial")
-    torch.save(state, partial)
+    partial.write_text(json.dumps({**state.progress, "parts": parts}, indent=1) + "\n")
     partial.replace(run / CHECKPOINT)
+    for path in old - {run / part for part in sum(parts.values(), [])}:
+        path.unlink()
 
 
 def read_checkpoint(run: Path) -> State:
     """The checkpoint in the folder `run`, on the CPU. Raises `ModelError` when there is none or it cannot be read."""
     path = run / CHECKPOINT
     try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"checkpoint {path} cannot be read: {error}", hint="Train again, or name the folder of a run"
-        ) from error
-    return state
+        progress = json.loads(path.read_text())
+        parts = progress.pop("parts")
+        there = all((run / part).exists() for part in parts["training"])
+        return State(progress, _joined(run, parts["weights"]), _joined(run, parts["training"] if there else []))
+    except Exception as error:  # torch.load raises whatever a damaged file makes of it
+        hint = "Train again, or name the folder of a run"
+        raise ModelError(f"checkpoint {path} cannot be read: {error!r}", hint=hint) from error
 
 
-def load_net(run: Path) -> Net:
-    """The net of the checkpoint in the folder `run`, ready to use. Raises `ModelError` as `read_checkpoint`."""
+def load_net(run: Path) -> AnyNet:
+    """The averaged net of the checkpoint in the folder `run`, ready to use. Raises `ModelError` as `read_checkpoint`."""
     state = read_checkpoint(run)
-    net = Net(NetSpec(**state["spec"]["net"]))
-    net.load_state_dict(state["net"])
+    net = build(recall(state.progress["spec"]["net"]))
+    net.load_state_dict(state.weights)
     return net.eval()
+
+
+def _joined(run: Path, parts: list[str]) -> Tensors:
+    return {name: one for part in parts for name, one in torch.load(run / part, map_location="cpu", weights_only=True).items()}
+
+
+def _parts(tensors: Tensors) -> list[Tensors]:
+    """In order, filled up to `PART_BYTES`; each on the CPU."""
+    parts: list[Tensors] = [{}]
+    used = 0
+    for name, tensor in tensors.items():
+        if used + tensor.nbytes > PART_BYTES and parts[-1]:
+            parts.append({})
+            used = 0
+        parts[-1][name] = tensor.detach().cpu().clone()
+        used += tensor.nbytes
+    return parts

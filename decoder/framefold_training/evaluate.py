@@ -1,9 +1,9 @@
 """Scores on movies that no net was trained on: PSNR of the net, and of plainly averaging the B noisy frames, its honest rival.
 
-Notable: averaging has all electrons where a coded snapshot has a quarter, so at low dose and slow motion it is hard to beat.
-The peak is the clean clip's maximum. The last line printed is JSON.
+Notable: averaging has all electrons where a coded snapshot has a quarter, so at low dose and slow motion it is hard to beat; the
+clips are told apart by how fast they move. The peak is the clean clip's maximum. The last line printed is JSON.
 
-    python -m framefold_training.evaluate training-runs/b20
+    python -m framefold_training.evaluate training-runs/fast [--ratio 20] [--kind balanced --density 0.25]
 """
 
 from __future__ import annotations
@@ -11,25 +11,33 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
-import onnxruntime
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError
-from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.masks import MaskKind, MaskSpec, derive_masks
 from framefold_simulator import Movie, MovieSpec
 from framefold_training import simulate
 from framefold_training.checkpoint import load_net
-from framefold_training.data import Array, Batch, fold
-from framefold_training.model import Net
+from framefold_training.data import Batch, fold
+from framefold_training.dice import Dice
+from framefold_training.tiers import AnyNet
 
 DOSES = (5.0, 20.0, 100.0)
 """Mean e-/px of the scored clips."""
 
-Reconstruct = Callable[[Batch], Array]
+PACES = {"still": 0.0, "slow": 0.1, "fast": 1.0}
+"""Procedural clips by their speed in pixels per frame."""
+
+Array = npt.NDArray[np.float32]
+Reconstruct = Callable[[Batch], Tensor]
 """A batch's inputs -> frames (n, B, H, W), divided by the level."""
 
 
@@ -38,72 +46,92 @@ class Score:
     """One row of a model card."""
 
     data: str
+    ratio: int
     dose: float
     method: str
     psnr_db: float
 
 
-def psnr(frames: Array, truth: Array) -> float:
+def psnr(frames: Tensor, truth: Tensor) -> float:
     """Peak signal-to-noise ratio in dB over a whole clip; the peak is the truth's maximum."""
-    error = float(np.mean((frames.astype(np.float64) - truth) ** 2))
+    error = float(((frames.double() - truth.double()) ** 2).mean())
     return float(10 * np.log10(float(truth.max()) ** 2 / max(error, 1e-12)))
 
 
 def clips(ratio: int, size: int, simulator_seeds: int, scenes: int) -> Iterator[tuple[str, Array]]:
-    """(name, clean clip (3 B, size, size) of mean about 1): the virtual microscope at its defaults, and procedural scenes."""
+    """(name, clean clip (3 B, size, size) of mean about 1): the virtual microscope, and `scenes` procedural ones of each pace."""
     for seed in range(simulator_seeds):
         movie = Movie(MovieSpec(shape=(512, 512), dose=1.0, seed=seed))
         corner = slice((512 - size) // 2, (512 + size) // 2)
         yield f"simulator seed {seed}", movie.clean(0, 3 * ratio)[:, corner, corner]
-    for seed in range(scenes):
-        clip = simulate.movie(np.random.default_rng([seed, 9]), 3 * ratio, size)  # 9: not a series that `data` draws from
-        yield f"procedural scene {seed}", clip / clip.mean()
+    for pace, speed in PACES.items():
+        for seed in range(scenes):
+            rng = np.random.default_rng([seed, len(pace), 9])  # two numbers make the pool's seeds, three these
+            clip = simulate.movie(rng, 3 * ratio, size, speed)
+            yield f"{pace} scene {seed}", clip / clip.mean()
 
 
-def score(reconstruct: Reconstruct, name: str, clip: Array, doses: tuple[float, ...] = DOSES) -> list[Score]:
-    """The net and the plain mean on one clip, folded by the shipping masks, at each dose."""
-    rows, ratio = [], len(clip) // 3
-    masks = derive_masks(MaskSpec(ratio=ratio), (clip.shape[1], clip.shape[2])).window()
+def folded(clip: Array, spec: MaskSpec, seed: int) -> Batch:
+    """A clean clip (3 B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one."""
+    masks = torch.from_numpy(derive_masks(spec, (clip.shape[1], clip.shape[2])).window().astype(np.float32))[None]
+    exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    dice = Dice(seed, torch.device("cpu"))
+    return fold(torch.from_numpy(clip)[None], masks, exposures, dice, torch.zeros(1), torch.ones(1))
+
+
+def score(reconstruct: Reconstruct, name: str, clip: Array, spec: MaskSpec, doses: tuple[float, ...] = DOSES) -> list[Score]:
+    """The net and the plain mean on one clip, folded by the masks, at each dose."""
+    rows = []
     for dose in doses:
-        rng = np.random.default_rng(round(dose))
-        batch = fold(clip * np.float32(dose), masks, rng)
-        truth = batch.frames[0]
-        mean = rng.poisson(truth / batch.noise).mean(0, keepdims=True) * batch.noise
-        rows.append(Score(name, dose, "net", psnr(reconstruct(batch)[0], truth)))
-        rows.append(Score(name, dose, "mean of frames", psnr(mean, truth)))
+        batch = folded(clip * np.float32(dose), spec, round(dose))
+        counts = torch.poisson(batch.frames / batch.noise, generator=torch.Generator().manual_seed(0))
+        mean = counts.mean(1, keepdim=True) * batch.noise
+        rows.append(Score(name, spec.ratio, dose, "net", psnr(reconstruct(batch), batch.frames)))
+        rows.append(Score(name, spec.ratio, dose, "mean of frames", psnr(mean, batch.frames)))
     return rows
 
 
-def of_net(net: Net) -> Reconstruct:
+def of_net(net: AnyNet) -> Reconstruct:
     """A torch net as a `Reconstruct`, in full precision."""
     device = next(net.parameters()).device
 
-    def reconstruct(batch: Batch) -> Array:
+    def reconstruct(batch: Batch) -> Tensor:
         with torch.no_grad():
-            frames = net(*(torch.from_numpy(a).to(device) for a in batch.inputs().values()))
-        result: Array = frames.cpu().numpy()
-        return result
+            return net(*(one.to(device) for one in batch.inputs.values())).cpu()  # type: ignore[no-any-return]
 
     return reconstruct
 
 
 def of_file(path: Path) -> Reconstruct:
     """An ONNX file, run on the CPU."""
+    import onnxruntime  # training needs none
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def reconstruct(batch: Batch) -> Array:
-        result: Array = session.run(["frames"], batch.inputs())[0]
-        return result
+    def reconstruct(batch: Batch) -> Tensor:
+        return torch.from_numpy(session.run(["frames"], {name: one.numpy() for name, one in batch.inputs.items()})[0])
 
     return reconstruct
 
 
 def summary(rows: list[Score]) -> list[Score]:
-    """Mean over clips of one kind (the name's first word), per dose and method."""
-    groups: dict[tuple[str, float, str], list[float]] = {}
+    """Mean over clips of one kind (the name's first word), per ratio, dose and method."""
+    groups: dict[tuple[str, int, float, str], list[float]] = {}
     for row in rows:
-        groups.setdefault((row.data.split()[0], row.dose, row.method), []).append(row.psnr_db)
+        groups.setdefault((row.data.split()[0], row.ratio, row.dose, row.method), []).append(row.psnr_db)
     return [Score(*key, round(float(np.mean(values)), 2)) for key, values in groups.items()]
+
+
+@cache
+def _few_clips(ratio: int) -> list[tuple[str, Array]]:
+    return list(clips(ratio, 160, 2, 3))
+
+
+def validate(net: AnyNet, ratio: int, spec: MaskSpec | None = None) -> dict[str, float]:
+    """A few scores of a net in training, by a name that ends in `, dB`."""
+    masks = replace(spec or MaskSpec(), ratio=ratio)
+    rows = [row for name, clip in _few_clips(ratio) for row in score(of_net(net), name, clip, masks)]
+    return {f"{row.data} {row.dose:g} e-/px, dB": row.psnr_db for row in summary(rows) if row.method == "net"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,16 +139,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m framefold_training.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="folder of a run, or an ONNX file")
     parser.add_argument("--ratio", type=int, default=20, help="frames per snapshot")
-    parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels, a multiple of 4")
+    parser.add_argument("--kind", choices=[kind for kind in get_args(MaskKind) if kind != "file"], default="balanced")
+    parser.add_argument("--density", type=float, default=0.25, help="of the masks")
+    parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels, a multiple of 8")
     parser.add_argument("--simulator-seeds", type=int, default=2)
-    parser.add_argument("--scenes", type=int, default=8, help="procedural clips")
+    parser.add_argument("--scenes", type=int, default=6, help="procedural clips of each pace")
     given = parser.parse_args(arguments)
     reconstruct = of_file(given.model) if given.model.suffix == ".onnx" else of_net(load_net(given.model))
+    spec = MaskSpec(given.kind, given.ratio, given.density)
     rows: list[Score] = []
     for name, clip in clips(given.ratio, given.size, given.simulator_seeds, given.scenes):
-        for row in score(reconstruct, name, clip):
-            print(f"{row.data:24s} {row.dose:5g} e-/px  {row.method:15s} {row.psnr_db:6.2f} dB", flush=True)
-            rows.append(row)
+        rows += score(reconstruct, name, clip, spec)
+    for row in summary(rows):
+        print(f"{row.data:24s} B {row.ratio:2d} {row.dose:5g} e-/px  {row.method:15s} {row.psnr_db:6.2f} dB", flush=True)
     print(json.dumps([asdict(row) for row in summary(rows)]))
 
 

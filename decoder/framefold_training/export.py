@@ -2,7 +2,7 @@
 
 The card says how the net was made (command, minutes, git revision, versions) and how it scores on movies it was not trained on.
 
-    python -m framefold_training.export training-runs/b20 decoder/framefold_decoder/models/first-light-b20
+    python -m framefold_training.export training-runs/fast decoder/framefold_decoder/models/fast-1
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
 
 from framefold_protocol.errors import FramefoldError, ModelError
+from framefold_protocol.masks import MaskSpec
 from framefold_protocol.model import ModelCard
+from framefold_training.birnat import Birnat
 from framefold_training.checkpoint import load_net, read_checkpoint
-from framefold_training.data import DOSE_RANGE, MASK_CHOICES, Batches, DataSpec
-from framefold_training.evaluate import Reconstruct, Score, clips, of_file, of_net, score, summary
-from framefold_training.model import MULTIPLE, Net
+from framefold_training.data import DOSE_RANGE, Batch
+from framefold_training.evaluate import Reconstruct, Score, clips, folded, of_file, of_net, score, summary
+from framefold_training.model import MULTIPLE
+from framefold_training.tiers import AnyNet, multiply_adds
 
 INPUTS = ("snapshots", "exposures", "masks", "noise")
-
-HALO = 16
-"""Pixels at a tile's edge to throw away. As measured, the edge changes what is left by less than 1 % of the
-frames' own error (root mean square), by 2 % right at the cut."""
 
 TOLERANCE = 1e-3
 """Largest difference between ONNX Runtime and torch, in units of the level, that still exports."""
@@ -49,52 +47,64 @@ def export(run: Path, target: Path, *, scored: bool = True) -> ModelCard:
     Raises `ModelError` when the checkpoint cannot be used or ONNX Runtime does not answer as torch does.
     """
     net, path = load_net(run), target.with_name(target.name + ".onnx")
+    progress = read_checkpoint(run).progress
+    data = progress["spec"]["data"]
+    ratios = (net.spec.ratio,) if isinstance(net, Birnat) else tuple(sorted(data["ratios"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_onnx(net, path)
+    write_onnx(net, path, ratios)
     runtime = of_file(path)
-    difference = largest_difference(net, runtime)
+    difference = largest_difference(net, runtime, ratios)
     if not difference < TOLERANCE:
         path.unlink()
         raise ModelError(
             f"{path} differs from torch by {difference}, expected below {TOLERANCE}", hint="Check the library versions"
         )
-    scores = measure(runtime, net.spec.ratio) if scored else []
+    families = data["masks"]["families"]
     card = ModelCard(
         name=target.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        ratios=(net.spec.ratio,),
-        mask_kinds=tuple(dict.fromkeys(kind for kind, _, _ in MASK_CHOICES)),
-        densities=tuple(sorted({density for _, density, _ in MASK_CHOICES})),
+        ratios=ratios,
+        mask_kinds=tuple(dict.fromkeys(["random"] * (data["masks"]["random"] > 0) + [one["kind"] for one in families])),
+        densities=tuple(sorted({one["density"] for one in families})),
         dose_range=DOSE_RANGE,
         multiple=MULTIPLE,
-        halo=HALO,
+        halo=net.spec.halo,
         parameters=sum(p.numel() for p in net.parameters()),
-        kmac_per_frame_pixel=round(kmac_per_frame_pixel(net), 2),
-        training={**_provenance(run), "onnx_against_torch": difference},
-        scores=[asdict(row) for row in scores],
+        kmac_per_frame_pixel=round(kmac_per_frame_pixel(net, data["ratios"][0]), 2),
+        training={**_provenance(run, progress), "onnx_against_torch": difference},
+        scores=[asdict(row) for row in measure(runtime, ratios)] if scored else [],
     )
     card.write(target.with_name(target.name + ".json"))
     return card
 
 
-def write_onnx(net: Net, path: Path) -> None:
-    """The net as one ONNX file; batch and size dynamic, the size in multiples of `MULTIPLE`."""
+def write_onnx(net: AnyNet, path: Path, ratios: tuple[int, ...]) -> None:
+    """The net as one ONNX file; batch, size (in multiples of `MULTIPLE`) and, where there are several, B are dynamic."""
     n = torch.export.Dim("n", min=1, max=256)
     height, width = (MULTIPLE * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
     image = {0: n, 2: height, 3: width}
-    example = (torch.rand(2, 3, 32, 48), torch.ones(2, 3, 32, 48), torch.ones(2, net.spec.ratio, 32, 48), torch.full((2,), 0.1))
+    coded = image if len(ratios) == 1 else {**image, 1: torch.export.Dim("ratio", min=2, max=256)}
+    example = folded_example(ratios[-1], 32, 48, 2)
     with _quiet_exporter():
         torch.onnx.export(
             net,
-            example,
+            tuple(example.inputs.values()),
             str(path),
             dynamo=True,
             external_data=False,
             input_names=list(INPUTS),
             output_names=["frames"],
-            dynamic_shapes=(image, image, image, {0: n}),
+            dynamic_shapes=(image, image, coded, {0: n}),
             verbose=False,
         )
+
+
+def folded_example(ratio: int, height: int, width: int, count: int = 1) -> Batch:
+    """Some noisy samples of a scene without much in it."""
+    rng = np.random.default_rng(ratio)
+    clip = (5 + rng.random((3 * ratio, height, width)) * 20).astype(np.float32)
+    batch = folded(clip, MaskSpec(ratio=ratio), 0)
+    return Batch(*(one.expand(count, *one.shape[1:]).clone() for one in (*batch.inputs.values(), batch.frames)))
 
 
 @contextlib.contextmanager
@@ -112,52 +122,46 @@ def _quiet_exporter() -> Iterator[None]:
         log.setLevel(before)
 
 
-def largest_difference(net: Net, runtime: Reconstruct) -> float:
-    """Between torch and the file over sizes, batches and doses, in units of the level."""
+def largest_difference(net: AnyNet, runtime: Reconstruct, ratios: tuple[int, ...]) -> float:
+    """Between torch and the file over sizes, batches and B, in units of the level."""
     largest = 0.0
-    for size, count in ((64, 2), (72, 1), (96, 3)):
-        spec = DataSpec(ratio=net.spec.ratio, size=size, batch=count, procedural_movies=2, simulator_share=0)
-        batch = Batches(spec).batch(0)
-        largest = max(largest, float(np.abs(runtime(batch) - of_net(net)(batch)).max()))
+    for ratio, (height, width, count) in zip(ratios[:1] + ratios[-1:], ((64, 64, 2), (72, 96, 1)), strict=False):
+        batch = folded_example(ratio, height, width, count)
+        largest = max(largest, float((runtime(batch) - of_net(net)(batch)).abs().max()))
     return largest
 
 
-def measure(runtime: Reconstruct, ratio: int) -> list[Score]:
-    """The card's scores: the file itself on 256 x 256 clips, means per kind of movie."""
-    return summary([row for name, clip in clips(ratio, 256, 2, 8) for row in score(runtime, name, clip)])
+def measure(runtime: Reconstruct, ratios: tuple[int, ...]) -> list[Score]:
+    """The card's scores: the file itself on 256 x 256 clips folded by the default masks, means per kind of movie."""
+    chosen = [ratio for ratio in (10, 20, 30) if ratio in ratios] or [ratios[-1]]
+    rows = [
+        row
+        for ratio in chosen
+        for name, clip in clips(ratio, 256, 2, 4)
+        for row in score(runtime, name, clip, MaskSpec(ratio=ratio))
+    ]
+    return summary(rows)
 
 
-def kmac_per_frame_pixel(net: Net) -> float:
-    """Thousand multiply-adds of the convolutions per pixel of one frame."""
-    total = 0
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        total += output.numel() * cast(nn.Conv2d, layer).weight[0].numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, nn.Conv2d)]
-    of_net(net)(Batches(DataSpec(ratio=net.spec.ratio, size=64, batch=1, procedural_movies=1, simulator_share=0)).batch(0))
-    for hook in hooks:
-        hook.remove()
-    return total / (64 * 64 * net.spec.ratio) / 1000
+def kmac_per_frame_pixel(net: AnyNet, ratio: int) -> float:
+    """Thousand multiply-adds of the convolutions per pixel of one of B frames."""
+    with torch.no_grad():
+        return multiply_adds(net, *folded_example(ratio, 64, 64).inputs.values()) / (64 * 64 * ratio) / 1000
 
 
-def _provenance(run: Path) -> dict[str, Any]:
+def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
     """How the net was made, from its checkpoint and this machine."""
-    state = read_checkpoint(run)
-    spec, data = state["spec"], state["spec"]["data"]
-    command = (
-        f"python -m framefold_training.train --ratio {data['ratio']} --minutes {spec['minutes']:g} --device {spec['device']}"
-        f" --batch {data['batch']} --workers {spec['workers']} --seed {data['seed']} --out {run}"
-    )
+    spec = progress["spec"]
+    sources = "framefold_training.simulate, framefold_simulator from seed 1000000"
     return {
-        "command": command,
-        "minutes": round(state["minutes"], 1),
-        "steps": state["step"],
-        "seed": data["seed"],
+        "run": run.name,
+        "minutes": round(progress["minutes"], 1),
+        "steps": progress["step"],
+        "device": spec["device"],
         "git_revision": _git_revision(),
-        "data": {**data, "sources": "framefold_training.simulate, framefold_simulator from seed 1000000"},
+        "data": {**spec["data"], "sources": sources},
         "net": spec["net"],
+        "rate": spec["rate"],
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }
 
@@ -186,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     card = export(given.run, given.target)
     for row in card.scores:
-        print(f"{row['data']:12s} {row['dose']:5g} e-/px  {row['method']:15s} {row['psnr_db']:6.2f} dB")
+        print(f"{row['data']:12s} B {row['ratio']:2d} {row['dose']:5g} e-/px  {row['method']:15s} {row['psnr_db']:6.2f} dB")
     print(json.dumps(asdict(card)))
 
 

@@ -1,9 +1,12 @@
-"""The training loop: a time budget, bf16, a checkpoint every five minutes, exact resumption, a JSON line per checkpoint.
+"""The training loop: a time budget, bf16, a checkpoint every five minutes, exact resumption, a JSON line per checkpoint, a curve.
 
 Notable: each clip's loss is relative to what plain averaging would leave, so that fast and slow scenes count alike; all stages'
-estimates are scored. The learning rate follows the share of the budget that is spent. Run, or run again to resume:
+estimates are scored; what is exported is the running average of the weights. The learning rate follows the share of the budget
+that is spent; a step that takes far longer than its neighbours (the process was stopped) counts as one of them. Run, or run
+again to resume; with --export the net is scored, exported and gets its card when the budget is spent:
 
-    python -m framefold_training.train --ratio 20 --minutes 50 --out training-runs/b20
+    python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
+    python -m framefold_training.train --tier best --minutes 25 --device cuda --batch 64 --workers 14 --slots 1024 --out ...
 
 On a machine with other work set OMP_WAIT_POLICY=passive: torch's threads otherwise spin for each other, ten times slower.
 """
@@ -13,22 +16,32 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_training.checkpoint import CHECKPOINT, State, read_checkpoint, write_checkpoint
-from framefold_training.data import Batch, DataSpec, prefetched
-from framefold_training.evaluate import clips, of_net, score, summary
-from framefold_training.model import Net, NetSpec
+from framefold_training.curve import plot_curve
+from framefold_training.data import Batch, DataSpec, make_batch
+from framefold_training.evaluate import validate
+from framefold_training.pool import Pool, PoolSpec, open_pool
+from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe
 
-STAGE_WEIGHTS = (0.2, 0.4, 1.0)
-"""Weights of the stages' estimates in the loss, the last stage's last."""
+EARLY_WEIGHT = 0.3
+"""Weight in the loss of the estimates before the last, together."""
+
+AVERAGING = 0.999
+"""Of the weights, per step, once training has gone on for long."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of a weight."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,15 @@ class TrainSpec:
     """Peak learning rate."""
     checkpoint_minutes: float = 5.0
     workers: int = 1
-    """Processes that make the batches; 0: this one."""
+    """Processes that render movies; 0: this one."""
     scored: bool = True
     """Whether the log holds scores on movies not trained on, besides the loss."""
-    net: NetSpec = field(default_factory=NetSpec)
+    net: AnySpec = field(default_factory=lambda: TIERS["fast"])
     data: DataSpec = field(default_factory=DataSpec)
+
+    def described(self) -> dict[str, Any]:
+        """As plain values."""
+        return json.loads(json.dumps({**asdict(self), "net": describe(self.net)}))  # type: ignore[no-any-return]
 
 
 class Run:
@@ -57,104 +74,175 @@ class Run:
     def __init__(self, spec: TrainSpec) -> None:
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
-        self.net = Net(spec.net).to(spec.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=spec.rate, weight_decay=1e-4)
+        self.net = self._to_device(build(spec.net))
+        self.average = self._to_device(build(spec.net)).eval().requires_grad_(False)
+        self.average.load_state_dict(self.net.state_dict())
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=spec.rate, weight_decay=1e-4, fused=True)
 
     @property
     def progress(self) -> float:
         """Share of the budget that is spent; 1 or more: done."""
         return self.step / self.spec.steps if self.spec.steps else self.minutes / self.spec.minutes
 
-    def learn(self, batch: Batch) -> float:
-        """One step on a batch; returns the loss."""
+    def learn(self, batch: Batch) -> Tensor:
+        """One step on a batch; returns the loss, still on the device."""
         rate = self.spec.rate * min(1, (self.step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(1, self.progress)) + 0.003)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = relative_loss(self.net, batch, self.spec.device)
+        loss = relative_loss(self.net, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 0.1)
         self.optimizer.step()
+        weight = 1 - min(AVERAGING, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in self.net.parameters()], weight)
         self.step += 1
-        return float(loss.detach())
+        return loss.detach()
 
     def state(self) -> State:
         """What a checkpoint holds."""
-        progress = {"step": self.step, "minutes": self.minutes, "spec": asdict(self.spec)}
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), **progress}
+        training = {f"net/{name}": one for name, one in self.net.state_dict().items()}
+        for name, parameter in self.net.named_parameters():
+            moments = self.optimizer.state[parameter]
+            training |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS}
+        progress = {"step": self.step, "minutes": self.minutes, "spec": self.spec.described()}
+        return State(progress, self.average.state_dict(), training)
 
     def restore(self, state: State) -> None:
         """Go on from a checkpoint of the same net and data. Raises `ModelError` when it is another's."""
         for part in ("net", "data"):
-            mine, found = asdict(getattr(self.spec, part)), state["spec"][part]
+            mine, found = self.spec.described()[part], state.progress["spec"][part]
             if mine != found:
                 raise ModelError(f"the checkpoint was made with {part} {found}, expected {mine}", hint="Choose another --out")
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.minutes = state["step"], state["minutes"]
+        self.step, self.minutes = state.progress["step"], state.progress["minutes"]
+        self.average.load_state_dict(state.weights)
+        self.net.load_state_dict(state.weights)
+        if not state.training:
+            return
+        names = [name for name, _ in self.net.named_parameters()]
+        self.net.load_state_dict({name: state.training[f"net/{name}"] for name in state.weights})
+        moments = {
+            i: {"step": torch.tensor(float(self.step)), **{kind: state.training[f"{kind}/{name}"] for kind in MOMENTS}}
+            for i, name in enumerate(names)
+        }
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _to_device(self, net: AnyNet) -> AnyNet:
+        return net.to(self.spec.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def relative_loss(net: Net, batch: Batch, device: str) -> Tensor:
-    """Root mean square error of each clip over that of the plain mean of its frames, averaged; all stages weighed."""
-    snapshots, exposures, masks, noise, truth = (torch.from_numpy(a).to(device, non_blocking=True) for a in batch.arrays())
-    with torch.autocast(device, dtype=torch.bfloat16):
-        estimates = net.estimates(snapshots, exposures, masks, noise)
+class Clock:
+    """Training time in minutes; a step far longer than the ones before it was stopped from outside, and counts as they did."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=50)
+        self._last = time.monotonic()
+
+    def start(self) -> None:
+        """Forget the time since the last step."""
+        self._last = time.monotonic()
+
+    def step(self) -> float:
+        """Minutes of the step that ends now."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        if len(self._recent) >= 10:
+            seconds = min(seconds, 5 * statistics.median(self._recent))
+        self._recent.append(seconds)
+        return seconds / 60
+
+
+def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
+    """Root mean square error of each clip over that of the plain mean of its frames, averaged; all estimates weighed."""
+    with torch.autocast(batch.noise.device.type, dtype=torch.bfloat16):
+        estimates = net.estimates(*batch.inputs.values())
+    truth = batch.frames
     motion = ((truth.mean(1, keepdim=True) - truth) ** 2).mean((1, 2, 3))
     # a quarter of the mean's shot noise: a good denoiser of a still scene gets about there
-    rival = motion + 0.25 * noise * truth.mean((1, 2, 3)) / truth.shape[1] + 1e-6
-    errors = [((((x.float() - truth) ** 2).mean((1, 2, 3))) / rival).sqrt().mean() for x in estimates]
-    return torch.stack([w * e for w, e in zip(STAGE_WEIGHTS[-len(errors) :], errors, strict=True)]).sum()
+    rival = motion + 0.25 * batch.noise * truth.mean((1, 2, 3)) / truth.shape[1] + 1e-6
+    *early, last = [(((x.float() - truth) ** 2).mean((1, 2, 3)) / rival).sqrt().mean() for x in estimates]
+    return last + sum(EARLY_WEIGHT / len(early) * one for one in early)
 
 
 def train(spec: TrainSpec, out: Path) -> Run:
     """Train into the folder `out` until the budget is spent, from its checkpoint if there is one."""
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(spec)
+    run, clock = Run(spec), Clock()
     if (out / CHECKPOINT).exists():
         run.restore(read_checkpoint(out))
-    with prefetched(spec.data, run.step, spec.workers) as batches:
-        began = time.monotonic() - 60 * run.minutes
+    with open_pool(spec.data.pool, run.step, spec.workers, torch.device(spec.device)) as pool:
+        pool.at(run.step)  # filled before the clock runs
         while run.progress < 1:
-            losses = _until_checkpoint(run, batches, began)
+            losses = _until_checkpoint(run, pool, clock)
             write_checkpoint(out, run.state())
-            _log(run, losses, out / "log.jsonl")
+            _log(run, losses, out)
     return run
 
 
-def _until_checkpoint(run: Run, batches: Iterator[Batch], began: float) -> list[float]:
-    """Learn until a checkpoint is due or the budget is spent; `began` is when the first step would have been without pauses."""
-    due, losses = run.minutes + run.spec.checkpoint_minutes, list[float]()
+def _until_checkpoint(run: Run, pool: Pool, clock: Clock) -> list[float]:
+    """Learn until a checkpoint is due or the budget is spent."""
+    due, losses = run.minutes + run.spec.checkpoint_minutes, list[Tensor]()
+    clock.start()
     while run.progress < 1 and run.minutes < due:
-        losses.append(run.learn(next(batches)))
-        run.minutes = (time.monotonic() - began) / 60
-    return losses
+        losses.append(run.learn(make_batch(run.spec.data, pool.at(run.step), run.step)))
+        if run.spec.device == "cuda" and run.step % 20 == 0:
+            torch.cuda.synchronize()  # the clock is honest, and the host not far ahead
+        run.minutes += clock.step()
+    return [float(loss) for loss in losses]
 
 
-def _log(run: Run, losses: list[float], path: Path) -> None:
-    """Append a line: mean of the last losses, and scores on small crops of movies not trained on."""
+def _log(run: Run, losses: list[float], out: Path) -> None:
+    """Append a line: mean of the last losses, and scores of the averaged net on movies not trained on; draw the curve."""
     recent = losses[-200:]
     line = {"step": run.step, "minutes": round(run.minutes, 2), "loss": round(sum(recent) / max(len(recent), 1), 4)}
     if run.spec.scored:
-        rows = [row for name, clip in clips(run.spec.net.ratio, 192, 2, 4) for row in score(of_net(run.net), name, clip)]
-        line |= {f"{row.data} {row.dose:g} e-/px {row.method}, dB": row.psnr_db for row in summary(rows)}
-    with path.open("a") as log:
+        line |= validate(run.average, run.spec.data.ratios[0])
+    with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
+    plot_curve(out)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m framefold_training.train", description=__doc__)
-    parser.add_argument("--ratio", type=int, default=20, help="frames per snapshot")
+    parser.add_argument("--tier", choices=sorted(TIERS), default="fast", help="which net")
+    parser.add_argument("--ratio", default="20,10,30,2-32", help="frames per snapshot: numbers and ranges, the first in half")
     parser.add_argument("--minutes", type=float, default=50.0, help="training time, over all resumptions")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make the batches")
+    parser.add_argument("--size", type=int, default=96, help="side of the crops, pixels")
+    parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
+    parser.add_argument("--slots", type=int, default=96, help="movies held, 5 MB each")
+    parser.add_argument("--life", type=int, default=2, help="steps until one of them is replaced")
+    parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
+    parser.add_argument("--export", type=Path, help="write this model (path without suffix) and its card at the end")
     given = parser.parse_args(arguments)
-    net, data = NetSpec(ratio=given.ratio), DataSpec(ratio=given.ratio, batch=given.batch, seed=given.seed)
-    train(TrainSpec(minutes=given.minutes, device=given.device, workers=given.workers, net=net, data=data), given.out)
+    ratios = parse_ratios(given.ratio)
+    net = TIERS[given.tier] if given.tier != "birnat" else replace(TIERS[given.tier], ratio=ratios[0])  # type: ignore[call-arg]
+    pool = PoolSpec(slots=given.slots, life=given.life, atoms=given.atoms, seed=given.seed)
+    data = DataSpec(ratios, given.size, given.batch, given.seed, pool=pool)
+    rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "rate")}
+    train(TrainSpec(net=net, data=data, **rest), given.out)
+    if given.export:
+        from framefold_training.export import export  # onnx, needed only now
+
+        export(given.out, given.export)
+
+
+def parse_ratios(text: str) -> tuple[int, ...]:
+    """`20,2-4` -> (20, 2, 3, 4). Raises `FramefoldError` when it is not numbers and ranges from 2 to 32."""
+    try:
+        bounds = [list(map(int, part.split("-"))) for part in text.split(",")]
+        ratios = tuple(dict.fromkeys(ratio for low, *high in bounds for ratio in range(low, (high or [low])[0] + 1)))
+    except ValueError:
+        ratios = ()
+    if not ratios or min(ratios) < 2 or max(ratios) > 32:
+        raise FramefoldError(f"ratio {text!r} is not numbers and ranges from 2 to 32", hint="For example 20,10,30,2-32")
+    return ratios
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_protocol.errors import FramefoldError
+from framefold_protocol.keys import KeyPair, write_key_files
 
 if TYPE_CHECKING:  # what takes long to import is imported where an interrupt is answered properly
     from framefold_encoder.summary import Summary
@@ -36,6 +38,8 @@ _OPTIONS = (
     "step_sigma",
     "counts_per_electron",
     "threads",
+    "key",
+    "decoder_key",
 )
 
 
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "warm-up":
             return _warm_up()
+        if options.command == "keygen":
+            return _keygen(options.name, options.folder)
         settings = load_encoder_settings(options.config, {name: getattr(options, name) for name in _OPTIONS})
         return _run(options.source, settings)
     except KeyboardInterrupt:
@@ -68,6 +74,17 @@ def _warm_up() -> int:
     start = time.perf_counter()
     warm_up()
     print(f"the fold is compiled for this CPU ({time.perf_counter() - start:.1f} s)")
+    return 0
+
+
+def _keygen(name: str, folder: Path) -> int:
+    import zmq
+
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    public_file, secret_file = write_key_files(folder, name, KeyPair(public, secret))
+    print(f'secret key  {secret_file}: stays on this machine; set key = "{secret_file}"')
+    print(f"public key  {public_file}: copy it into the decoder's folder allowed_keys, which is read again by itself")
+    print(f"next        copy the decoder's public key to this machine and name it in decoder_key; this public key is {public}")
     return 0
 
 
@@ -135,6 +152,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     commands.add_parser("warm-up", help="compile the fold ahead of time, so that the first run starts at once")
+    keygen = commands.add_parser("keygen", help="make this encoder's keys for the link")
+    keygen.add_argument(
+        "name", nargs="?", default=socket.gethostname(), metavar="NAME", help="of the key files (default %(default)s)"
+    )
+    keygen.add_argument("--folder", type=Path, default=Path("keys"), help="where to put them (default keys)")
     run = commands.add_parser("run", help="stream one source to a decoder")
     run.add_argument("source", metavar="SOURCE", help="sim:, sim:?frames=1000&dose=20, file:PATH, file:PATH.h5#/dataset")
     run.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_ENCODER_KEY")

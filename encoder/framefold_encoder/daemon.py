@@ -31,7 +31,7 @@ from framefold_protocol.wire import Parts
 _log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.unsignedinteger]
-_MAX_RAW_BYTES = 2**30
+_MAX_RAW_BYTES = 2**26
 """Of frames in one raw message."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
@@ -97,7 +97,7 @@ class Encoder:
         """
         cpu_s = time.process_time()
         journal = MemoryJournal(self._settings.memory_mb * 1_000_000)
-        with Uplink(self._stream, self._settings.to, journal, self._settings.silence_s) as uplink:
+        with Uplink(self._stream, self._settings.to, journal, self._settings.silence_s, self._settings.link_keys) as uplink:
             self.summary.complete = self._stream_all(uplink, stop, progress)
             self._update(uplink)
         if self.summary.frames:

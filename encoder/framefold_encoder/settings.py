@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from framefold_encoder.ratio import RatioRange
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.endpoint import check_endpoint
-from framefold_protocol.errors import InputError
+from framefold_protocol.errors import InputError, SettingsError
+from framefold_protocol.keys import LinkKeys, read_public_key, read_secret_key
 from framefold_protocol.masks import MAX_PERIOD, MaskKind, MaskSpec
 from framefold_protocol.settings import load_settings
 
@@ -42,6 +43,8 @@ class EncoderSettings(BaseModel):
     memory_mb: int = Field(512, ge=1, description="Bound on the messages kept until the decoder has stored them, in MB")
     silence_s: float = Field(3.0, gt=0, description="Ask the decoder again after this many seconds without an answer")
     linger_s: float = Field(10.0, ge=0, description="After an interrupt, wait at most this long for the decoder, in seconds")
+    key: Path | None = Field(None, description="Secret key file of this encoder, made with keygen; needed off loopback")
+    decoder_key: Path | None = Field(None, description="Public key file of the decoder; with key")
 
     @property
     def families(self) -> tuple[MaskSpec, ...]:
@@ -58,9 +61,19 @@ class EncoderSettings(BaseModel):
             return None
         return VarianceStabilised(gain=counts_per_electron or 1.0, step=self.step_sigma)
 
+    @property
+    def link_keys(self) -> LinkKeys | None:
+        """The keys of the link; None: it has none. Raises `SettingsError` when one is missing or cannot be used."""
+        if self.key and self.decoder_key:
+            return LinkKeys(read_secret_key(self.key, "key"), read_public_key(self.decoder_key, "decoder_key"))
+        if self.key or self.decoder_key:
+            present, missing = ("key", "decoder_key") if self.key else ("decoder_key", "key")
+            raise SettingsError(f"{present} is set, but {missing} is not", hint="Set both, or neither on loopback")
+        return None
+
 
 def load_encoder_settings(config: Path | None, overrides: Mapping[str, Any]) -> EncoderSettings:
     """Defaults, TOML file, environment, command line. Raises `SettingsError`."""
     settings = load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", config, overrides)
-    check_endpoint(settings.to, "to")
+    check_endpoint(settings.to, "to", keys=settings.link_keys is not None)
     return settings

@@ -15,11 +15,13 @@ from types import TracebackType
 
 import zmq
 
+from framefold_encoder.handshake import Handshake
 from framefold_protocol import wire
 from framefold_protocol.errors import FramefoldError, RemoteProtocolError
 from framefold_protocol.journal import Journal
+from framefold_protocol.keys import LinkKeys
 from framefold_protocol.messages import StreamMetadata
-from framefold_protocol.session import Acknowledged, EncoderSession, Finished, Refused, Welcomed
+from framefold_protocol.session import Acknowledged, EncoderEvent, EncoderSession, Finished, Refused, Welcomed
 from framefold_protocol.transitions import State
 from framefold_protocol.wire import Parts
 
@@ -38,7 +40,9 @@ class UplinkCounters:
 class Uplink:
     """Sends one stream. A context manager: leaving it closes the sockets, whatever is not stored yet is dropped."""
 
-    def __init__(self, stream: StreamMetadata, endpoint: str, journal: Journal, silence_s: float) -> None:
+    def __init__(
+        self, stream: StreamMetadata, endpoint: str, journal: Journal, silence_s: float, keys: LinkKeys | None = None
+    ) -> None:
         self.counters = UplinkCounters()
         self._session = EncoderSession(stream)
         self._endpoint = endpoint
@@ -59,6 +63,7 @@ class Uplink:
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
         self._dealer.setsockopt(zmq.IPV6, 1)
         self._dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        self._handshake = Handshake(self._dealer, endpoint, keys)
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def __enter__(self) -> Uplink:
@@ -69,7 +74,7 @@ class Uplink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
         self._thread.join()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=200)  # what it told the decoder last
 
     @property
     def backlog(self) -> float:
@@ -140,11 +145,12 @@ class Uplink:
             self._hear(self._dealer.recv_multipart())
         if ready.get(self._dealer, 0) & zmq.POLLOUT and self._has_to_send():  # what was heard may have changed it
             self._send_next()
+        self._handshake.mind()
         self._mind_silence(time.monotonic())
 
     def _mind_silence(self, now: float) -> None:
         """Ask again when an answer, or a connection to send on, has been due for `silence_s`."""
-        if not (self._has_to_send() or self._waits_for_decoder()):
+        if not (self._has_to_send() or self._session.waiting):
             self._last_asked = now  # nothing is due: silence begins to count when something is
         elif now - max(self._last_heard, self._last_asked) > self._silence_s:
             self._ask_again()
@@ -174,10 +180,6 @@ class Uplink:
         with self._changed:
             return self._journal.end
 
-    def _waits_for_decoder(self) -> bool:
-        streaming = self._session.state is State.STREAMING
-        return not streaming or self._session.acknowledged < self._session.next_position
-
     def _ask_again(self) -> None:
         if not self._away:
             self._away = True
@@ -187,15 +189,14 @@ class Uplink:
 
     def _hear(self, parts: Parts) -> None:
         self._last_heard = time.monotonic()
-        match self._session.receive(parts):
+        match self._receive(parts):
             case Welcomed(position):
                 self._hello_due = False
                 _log.info("%s at position %d", "the decoder is back, going on" if self._away else "welcomed", position)
                 self._away = False
+                self._forget_before(position)
             case Acknowledged(position):
-                with self._changed:
-                    self._journal.release(position)
-                    self._changed.notify_all()
+                self._forget_before(position)
             case Finished():
                 self._finished.set()
             case Refused(error) if error.retry:
@@ -208,6 +209,19 @@ class Uplink:
             case Refused(error):
                 message = f"the decoder at {self._endpoint} refused the stream: {error.message}"
                 raise RemoteProtocolError(message, code=error.code)
+
+    def _receive(self, parts: Parts) -> EncoderEvent:
+        try:
+            return self._session.receive(parts)
+        except RemoteProtocolError as error:
+            self._send(self._session.refuse(error))
+            raise
+
+    def _forget_before(self, position: int) -> None:
+        """The decoder has stored what is before this position."""
+        with self._changed:
+            self._journal.release(position)
+            self._changed.notify_all()
 
     def _send(self, parts: Parts) -> None:
         self._dealer.send_multipart(parts, copy=False)

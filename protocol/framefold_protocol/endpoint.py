@@ -1,4 +1,4 @@
-"""Addresses of the link. Without keys only this machine's loopback is accepted, on either side."""
+"""Addresses of the link and of services. Without keys or tokens only this machine's loopback is accepted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from urllib.parse import urlsplit
 from framefold_protocol.errors import SettingsError
 
 
-def check_endpoint(endpoint: str, setting: str) -> str:
-    """The endpoint itself when it is `tcp://HOST:PORT` with a loopback host; otherwise `SettingsError` naming the setting."""
+def check_endpoint(endpoint: str, setting: str, *, keys: bool = False) -> str:
+    """The endpoint itself when it is `tcp://HOST:PORT`; otherwise `SettingsError` naming the setting.
+
+    `keys`: whether both sides' keys are set; without them the host must be loopback.
+    """
     try:
         parts = urlsplit(endpoint)
         port = parts.port
@@ -17,9 +20,9 @@ def check_endpoint(endpoint: str, setting: str) -> str:
         port, parts = None, urlsplit("")
     if parts.scheme != "tcp" or not parts.hostname or not port or parts.path:
         raise SettingsError(f"{setting} is {endpoint!r}, expected tcp://HOST:PORT", hint="For example tcp://127.0.0.1:5571")
-    if not is_loopback(parts.hostname):
-        hint = f"Carry it through a tunnel (ssh -L {port}:127.0.0.1:{port} SERVER) and use tcp://127.0.0.1:{port}"
-        raise SettingsError(f"{setting} is {endpoint!r}, but the link is not encrypted: only loopback is accepted", hint=hint)
+    if not keys and not is_loopback(parts.hostname):
+        hint = f"Make keys with keygen and set them, or go through a tunnel (ssh -L {port}:127.0.0.1:{port} SERVER)"
+        raise SettingsError(f"{setting} is {endpoint!r}, but without keys only loopback is accepted", hint=hint)
     return endpoint
 
 

@@ -1,6 +1,6 @@
 """Where a side keeps the messages it answers for: appended in order of position, forgotten when the other side stored them.
 
-`MemoryJournal` lives as long as its process. A journal on disk takes its place behind the same `Journal` interface.
+`MemoryJournal` lives as long as its process; `disk_journal.DiskJournal` outlives it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ class Journal(Protocol):
     """Consecutive positions `start` to `end`, each with the parts of its message."""
 
     @property
+    def run(self) -> int:
+        """Counts the openings of this journal, from 1."""
+
+    @property
     def start(self) -> int:
         """The first position that is kept."""
+
+    @property
+    def synced(self) -> int:
+        """Everything before this position is as safe as the journal makes it: now it may be sent, or acknowledged."""
 
     @property
     def end(self) -> int:
@@ -29,24 +37,33 @@ class Journal(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether its bound is reached: append no more until something was released."""
+        """Whether its bound is reached: append no more until something was synced or released."""
 
     def append(self, parts: Parts) -> int:
         """Keep one message; returns its position."""
 
+    def sync(self) -> None:
+        """Make everything appended before safe. Raises `StoreError`, after which the next call tries again."""
+
     def read(self, position: int) -> Parts:
-        """The message of a kept position. Raises `LocalProtocolError` outside start to end."""
+        """The message of a kept position. Raises `LocalProtocolError` outside start to end, `StoreError` for damage."""
+
+    def last(self) -> Parts | None:
+        """The newest message, released or not; None when there never was one. It tells how far the stream had come."""
 
     def release(self, position: int) -> None:
-        """Forget everything before this position."""
+        """Forget everything synced before this position."""
 
 
 class MemoryJournal:
     """A journal in memory, bounded in bytes; one message always fits."""
 
+    run = 1
+
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._messages: deque[Parts] = deque()
+        self._newest: Parts | None = None
         self._bytes = 0
         self._start = 0
 
@@ -54,6 +71,11 @@ class MemoryJournal:
     def start(self) -> int:
         """The first position that is kept."""
         return self._start
+
+    @property
+    def synced(self) -> int:
+        """The end: memory has nothing safer."""
+        return self.end
 
     @property
     def end(self) -> int:
@@ -73,14 +95,22 @@ class MemoryJournal:
     def append(self, parts: Parts) -> int:
         """Keep one message; returns its position."""
         self._messages.append(parts)
+        self._newest = parts
         self._bytes += _size(parts)
         return self.end - 1
+
+    def sync(self) -> None:
+        """Nothing to do."""
 
     def read(self, position: int) -> Parts:
         """The message of a kept position."""
         if not self._start <= position < self.end:
             raise LocalProtocolError(f"journal holds positions {self._start} to {self.end - 1}, not {position}")
         return self._messages[position - self._start]
+
+    def last(self) -> Parts | None:
+        """The newest message."""
+        return self._newest
 
     def release(self, position: int) -> None:
         """Forget everything before this position."""

@@ -12,6 +12,9 @@ from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
 
 PROTOCOL_VERSION = 1
+"""The version of SPEC.md these messages are."""
+VERSIONS = (1, 1)
+"""Lowest and highest version this package reads and writes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Hello:
     """Encoder: I have this stream. Sent first, and again after every silence; it changes nothing when the stream is known."""
 
     stream: StreamMetadata
+    run: int = 0
+    """Counts the encoder's starts on this stream: of two hellos with different runs the higher is the newer."""
+    attempt: int = 0
+    """Counts the hellos of this run; the welcome repeats it. Tells late hellos and late answers from current ones."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,11 @@ class Welcome:
     """Decoder: send from this position on."""
 
     position: int
-    """The first position that has not arrived yet."""
+    """The first position that is not stored yet."""
     credit: int
     """How many positions may be under way beyond the acknowledged one."""
+    attempt: int = 0
+    """Of the hello that this answers."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,8 @@ class Error:
     message: str
     retry: bool = False
     """True when a fresh hello may help (the decoder forgot the session); False when a person must act."""
+    versions: tuple[int, int] | None = None
+    """Lowest and highest protocol version the sender speaks; with code `version`."""
 
 
 Data = Snapshot | RawFrames | Gap

@@ -24,7 +24,9 @@ NEAR_LOSSLESS = "anscombe"
 DTYPES = ("uint8", "uint16", "uint32", "uint64")
 MAX_DECODED_BYTES = 2**31 - 1 - 32
 """Blosc2's bound on one chunk."""
-_MIN_CHUNK_BYTES = 16
+_CHUNK_HEADER_BYTES = 32
+_PLAIN = (b"\0\0", b"\0\x10")
+"""Last bytes of a chunk's header: a plain chunk, and one of zeros."""
 _BLOCK_VALUES = 2**19
 """One zstd input: above 256 KiB a byte plane, zstd-1 looks for long matches only, which is faster and smaller on noise."""
 blosc2.set_releasegil(True)  # of the whole process; its default would make fold and link wait for every chunk
@@ -138,9 +140,24 @@ def _decompress(chunk: bytes, shape: tuple[int, ...], kind: Kind) -> Counts:
 def _sizes(payload: bytes) -> tuple[int, int]:
     """What the chunk at the beginning of the payload declares: bytes decoded, bytes of the chunk."""
     try:
-        if len(payload) < _MIN_CHUNK_BYTES:
-            raise ValueError("no chunk header")
+        if not _is_plain(payload):
+            raise ValueError("not a plain chunk")
         found, packed, _ = blosc2.get_cbuffer_sizes(payload)
     except (ValueError, RuntimeError) as error:
-        raise RemoteProtocolError(f"payload of {len(payload)} bytes is not a Blosc2 chunk", code="payload") from error
+        message = f"payload of {len(payload)} bytes is not a Blosc2 chunk of zstd behind at most a byte shuffle"
+        raise RemoteProtocolError(message, code="payload") from error
     return found, packed
+
+
+def _is_plain(chunk: bytes) -> bool:
+    """Whether the chunk's header asks for zstd (or stored bytes), at most a byte shuffle, and at most all zeros as special value.
+
+    Blosc2 would also load plugins by running a Python interpreter, open files, or leave memory as it is, when a chunk asks for it.
+    https://github.com/Blosc/c-blosc2/blob/main/README_CHUNK_FORMAT.rst
+    """
+    if len(chunk) < _CHUNK_HEADER_BYTES:
+        return False
+    version, _, flags = chunk[:3]
+    filters, more_flags = chunk[16:22], chunk[30:32]
+    stored, extended = flags & 2, flags & 5 == 5
+    return version == 5 and extended and bool(stored or flags >> 5 == 4) and set(filters) <= {0, 1} and more_flags in _PLAIN

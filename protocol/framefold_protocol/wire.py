@@ -5,27 +5,34 @@
     checksum  CRC-32 (IEEE 802.3) of header then payload, u32 little-endian
 
 Decoding accepts or raises `RemoteProtocolError`, nothing else; unknown fields are ignored, so that a newer peer can add some.
+What every version must keep, so that peers of different versions can tell each other so: this frame, and the `error` message.
 """
 
 from __future__ import annotations
 
 import logging
+import reprlib
 import struct
 import types
 import typing
 import zlib
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 
 import msgpack
 
 from framefold_protocol import messages
 from framefold_protocol.errors import InputError, RemoteProtocolError
-from framefold_protocol.messages import PROTOCOL_VERSION, Message
+from framefold_protocol.messages import PROTOCOL_VERSION, VERSIONS, Message
 
 Parts = list[bytes]
 
-MAX_HEADER_BYTES = 4 * 1024 * 1024
+MAX_HEADER_BYTES = 2 * 1024 * 1024
+"""A block map of the largest frame takes 1 MiB."""
+MAX_PAYLOAD_BYTES = 2**31
+"""One Blosc2 chunk cannot hold more."""
+MAX_ENTRIES = 1024
+"""Of an array or a map in a header; the largest of the messages has 256."""
 _log = logging.getLogger(__name__)
 
 _TYPES: dict[str, type[Message]] = {
@@ -42,12 +49,62 @@ _TYPES: dict[str, type[Message]] = {
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
 
-def encode(message: Message) -> Parts:
+@dataclass(frozen=True)
+class Reader:
+    """What one side accepts: protocol versions and sizes."""
+
+    versions: tuple[int, int] = VERSIONS
+    """Lowest and highest protocol version."""
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    """A message with a larger payload is refused as `too-large`."""
+
+    def read(self, parts: Sequence[bytes]) -> tuple[int, Message]:
+        """Version and message in three parts. Raises `RemoteProtocolError` for anything else."""
+        header, payload = self._open(parts)
+        try:
+            named = msgpack.unpackb(header, max_array_len=MAX_ENTRIES, max_map_len=MAX_ENTRIES)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise RemoteProtocolError(f"message header is not msgpack: {error}") from error
+        if not isinstance(named, dict):
+            raise RemoteProtocolError(f"message header is a {type(named).__name__}, expected a map")
+        name, version = named.pop("type", None), named.pop("v", None)
+        return self._check_version(version, name), _build_message(name, named, payload)
+
+    def _open(self, parts: Sequence[bytes]) -> tuple[bytes, bytes]:
+        if len(parts) != 3 or len(parts[2]) != 4:
+            sizes = [len(part) for part in parts[:8]]
+            raise RemoteProtocolError(f"message has parts of {sizes} bytes, expected header, payload and a 4-byte checksum")
+        header, payload, checksum = parts
+        for name, part, limit in (("header", header, MAX_HEADER_BYTES), ("payload", payload, self.max_payload_bytes)):
+            if len(part) > limit:
+                hint = "Raise max_message_mb of the decoder, or stream smaller frames"
+                raise RemoteProtocolError(f"message {name} has {len(part)} bytes, limit {limit}", code="too-large", hint=hint)
+        if struct.unpack("<I", checksum)[0] != _checksum(header, payload):
+            raise RemoteProtocolError("message checksum does not match its bytes", code="checksum", hint="Send it again")
+        return header, payload
+
+    def _check_version(self, version: object, name: object) -> int:
+        low, high = self.versions
+        if type(version) is int and (low <= version <= high or (name == "error" and version >= 0)):
+            return version
+        message = f"protocol version is {reprlib.repr(version)}, expected {low} to {high}"
+        raise RemoteProtocolError(message, code="version", hint="Update framefold on the older side")
+
+
+DEFAULT_READER = Reader()
+
+
+def encode(message: Message, version: int = PROTOCOL_VERSION) -> Parts:
     """The three parts of a message."""
-    header = {"v": PROTOCOL_VERSION, "type": _NAMES[type(message)], **asdict(message)}
+    header = {"v": version, "type": _NAMES[type(message)], **asdict(message)}
     payload = header.pop("payload", b"")
     packed = msgpack.packb(header)
     return [packed, payload, struct.pack("<I", _checksum(packed, payload))]
+
+
+def decode(parts: Sequence[bytes]) -> Message:
+    """The message in three parts, of the versions and sizes this package speaks. Raises `RemoteProtocolError`."""
+    return DEFAULT_READER.read(parts)[1]
 
 
 def size(parts: Sequence[bytes]) -> int:
@@ -55,49 +112,27 @@ def size(parts: Sequence[bytes]) -> int:
     return sum(len(part) + (2 if len(part) < 256 else 9) for part in parts)
 
 
-def decode(parts: Sequence[bytes]) -> Message:
-    """The message in three parts. Raises `RemoteProtocolError` for anything else."""
-    if len(parts) != 3 or len(parts[2]) != 4 or len(parts[0]) > MAX_HEADER_BYTES:
-        sizes = [len(part) for part in parts[:8]]
-        raise RemoteProtocolError(f"message has parts of {sizes} bytes, expected header, payload and a 4-byte checksum")
-    header, payload, checksum = parts
-    if struct.unpack("<I", checksum)[0] != _checksum(header, payload):
-        raise RemoteProtocolError("message checksum does not match its bytes", code="checksum", hint="Send it again")
-    try:
-        named = msgpack.unpackb(header, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise RemoteProtocolError(f"message header is not msgpack: {error}") from error
-    if not isinstance(named, dict):
-        raise RemoteProtocolError(f"message header is a {type(named).__name__}, expected a map")
-    return _build_message(named, payload)
-
-
 def _checksum(header: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(header))
 
 
-def _build_message(header: dict[str, typing.Any], payload: bytes) -> Message:
-    version = header.pop("v", None)
-    if version != PROTOCOL_VERSION:
-        hint = "Update the older side"
-        raise RemoteProtocolError(f"protocol version is {version!r}, expected {PROTOCOL_VERSION}", code="version", hint=hint)
-    name = header.pop("type", None)
+def _build_message(name: object, values: dict[str, typing.Any], payload: bytes) -> Message:
     cls = _TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise RemoteProtocolError(f"message type {name!r} is unknown, expected one of {', '.join(_TYPES)}")
+        raise RemoteProtocolError(f"message type {reprlib.repr(name)} is unknown, expected one of {', '.join(_TYPES)}")
     if cls in (messages.Snapshot, messages.RawFrames):
-        header["payload"] = payload
+        values["payload"] = payload
     elif payload:
         raise RemoteProtocolError(f"message {name!r} has a payload of {len(payload)} bytes, expected none")
-    return typing.cast(Message, _build(cls, header, name))
+    return typing.cast(Message, _build(cls, values, str(name)))
 
 
 def _build(cls: type[typing.Any], values: dict[str, typing.Any], where: str) -> object:
     """A frozen dataclass from a map, every field's type checked."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        _log.debug("ignoring unknown fields of %s: %s", where, unknown)
+    if unknown := set(values) - set(known):
+        _log.debug("ignoring unknown fields of %s: %s", where, reprlib.repr(unknown))
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
     if missing:
         raise RemoteProtocolError(f"{where} lacks the field {missing[0]!r}")
@@ -128,4 +163,4 @@ def _convert(value: object, hint: typing.Any, where: str) -> object:
         return value
     if hint in (str, bytes, bool) and type(value) is hint:
         return value
-    raise RemoteProtocolError(f"{where} is {value!r:.80}, expected {getattr(hint, '__name__', hint)}")
+    raise RemoteProtocolError(f"{where} is {reprlib.repr(value)}, expected {getattr(hint, '__name__', hint)}")

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable
 from fastapi import FastAPI
 
 from framefold_decoder.api import frames, service, streams
+from framefold_decoder.api.access import REFUSALS, Authorized
 from framefold_decoder.api.context import Context
 from framefold_decoder.api.errors import add_error_handlers, error_responses
+from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
+from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.0.0"
+API_VERSION = "1.1.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"
@@ -23,11 +26,14 @@ def create_app(
     models: Callable[[], Iterable[object]] = list,
     problems: Callable[[], Iterable[str]] = list,
     max_bytes: int = MAX_BYTES,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The REST service of a library.
 
     `models` tells the models, objects or maps with the fields of `schemas.ModelInfo`; `problems`, what else than the library
-    keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer. The caller closes the library.
+    keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer; `tokens` says who may ask, None:
+    everybody who reaches loopback. The caller closes the library.
     """
     app = FastAPI(
         title="framefold decoder",
@@ -36,9 +42,12 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         responses=error_responses(s500="The service failed."),
     )
-    app.state.context = Context(library, models, problems, max_bytes)
+    metrics = metrics or Metrics()
+    metrics.watch(library, problems)
+    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics)
     for router in (streams.router, frames.router, service.models_router):
-        app.include_router(router, prefix=PREFIX)
+        app.include_router(router, prefix=PREFIX, dependencies=[Authorized], responses=REFUSALS)
+    app.include_router(service.metrics_router, dependencies=[Authorized], responses=REFUSALS)
     app.include_router(service.health_router)
     add_error_handlers(app)
     return app

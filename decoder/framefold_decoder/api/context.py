@@ -9,8 +9,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from framefold_decoder.api.errors import ApiError
+from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.catalogue import StreamRecord
 from framefold_decoder.library import Library
+from framefold_decoder.metrics import Metrics
 from framefold_decoder.store import StreamStore
 
 
@@ -25,6 +27,9 @@ class Context:
     """What keeps the rest of the service from its work; nothing when all is well."""
     max_bytes: int
     """Of frames in one answer."""
+    tokens: Tokens | None
+    """None: no token is needed, which only loopback may allow."""
+    metrics: Metrics
 
 
 def _context(request: Request) -> Context:

@@ -1,0 +1,64 @@
+"""What every durable file needs of the operating system: folders on the disk, one process at a time, errors with a cure."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from framefold_protocol.errors import StoreError
+
+PARTIAL = ".partial"
+"""Suffix of what a crash may leave behind: never read, safe to delete."""
+
+_HINTS = {
+    errno.ENOSPC: "Free space on the disk; nothing that was confirmed is lost",
+    errno.EDQUOT: "Raise the quota or free space; nothing that was confirmed is lost",
+    errno.EACCES: "Make the folder writable for the user framefold runs as, or choose another",
+    errno.EPERM: "Make the folder writable for the user framefold runs as, or choose another",
+    errno.EROFS: "The file system is mounted read-only; choose a folder on another",
+    errno.ENOTDIR: "A part of this path is a file; choose another folder",
+}
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's errors into `StoreError`; `what` is the operation and its path."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "Check the disk and the folder's permissions")
+        raise StoreError(f"{what} failed: {error.strerror or error}", hint=hint) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, on the disk when this returns."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def lock_folder(folder: Path) -> TextIO | None:
+    """Take a folder for this process until the file returned is closed or the process ends; None when another has it."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
