@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +142,7 @@ def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")
     print(f"stored      {'every frame' if summary.complete else 'NOT every frame: the decoder had not confirmed all of them'}")
-    print(json.dumps(asdict(summary)))
+    print(json.dumps(vars(summary)))
 
 
 def _parser() -> argparse.ArgumentParser:
