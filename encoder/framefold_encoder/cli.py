@@ -37,6 +37,8 @@ _OPTIONS = (
     "step_sigma",
     "counts_per_electron",
     "threads",
+    "journal",
+    "journal_limit_mb",
     "key",
     "decoder_key",
 )
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _log_to_stderr() -> None:
     """framefold's own messages only: what libraries have to say of a bad file is in framefold's error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(logging.Filter("framefold_encoder"))
+    handler.addFilter(lambda record: record.name.startswith("framefold_"))
     logging.basicConfig(level=logging.INFO, format="framefold-encoder: %(message)s", handlers=[handler])
 
 
@@ -94,7 +96,7 @@ def _run(uri: str, settings: EncoderSettings) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     with open_source(uri) as source:
-        encoder = Encoder(source, settings)
+        encoder = Encoder(source, settings, uri)
         progress = _Progress(source.info.frame_count)
         try:
             summary = encoder.run(stop, progress)

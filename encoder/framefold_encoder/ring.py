@@ -1,8 +1,8 @@
 """The frame ring: a source's frames, read ahead in a thread of its own while the group before is folded.
 
 Two groups of memory, allocated once: the source writes into one, the fold reads the other, nothing is copied in between. A
-source that has its frames in memory already lends them instead. When the fold does not keep up, a finite source waits. A live one
-cannot: it has a third group of memory, and when that is full too, the oldest group that waits is given up for newer frames.
+source that has its frames in memory already lends them instead. When the fold does not keep up, a finite source waits. A live
+one cannot: it has a third group of memory, and when that is full too, the oldest group that waits is given up for newer frames.
 """
 
 from __future__ import annotations
@@ -45,14 +45,22 @@ class Group:
 class FrameRing:
     """Groups of a source's frames, in order, until it ends or `stop` is set. A context manager; iterate once.
 
-    `largest` bounds the frames of a group; `count`, called by the reader before each group, says how many it gets.
+    `largest` bounds the frames of a group; `count`, called by the reader before each group, says how many it gets. `position`
+    is the source's: the number of its next frame.
     """
 
-    def __init__(self, source: Source, largest: int, stop: threading.Event, count: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        largest: int,
+        stop: threading.Event,
+        count: Callable[[], int] | None = None,
+        position: int = 0,
+    ) -> None:
         self._source = source
         self._count = count or (lambda: largest)
         self._stop = stop
-        self._position = 0
+        self._position = position
         self._error: Exception | None = None
         self._changed = threading.Condition()  # guards what follows
         groups = LIVE_GROUPS if source.info.live else GROUPS
@@ -82,6 +90,11 @@ class FrameRing:
             with self._changed:
                 self._free.append(group.buffer)
                 self._changed.notify_all()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the source was read to its end; only once its groups have ended."""
+        return self._error is None and not self._stop.is_set()
 
     def check(self) -> None:
         """Raise what ended the source before its end; the groups hold every frame before that."""

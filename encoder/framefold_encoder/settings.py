@@ -40,7 +40,11 @@ class EncoderSettings(BaseModel):
         None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
     )
     threads: int = Field(1, ge=1, le=256, description="Threads that fold, and as many that code")
-    memory_mb: int = Field(512, ge=1, description="Bound on the messages kept until the decoder has stored them, in MB")
+    memory_mb: int = Field(512, ge=1, description="Bound on the messages in memory until they are stored or journalled, in MB")
+    journal: Path | None = Field(
+        None, description="Folder that keeps messages until the decoder has stored them, across restarts; none: memory only"
+    )
+    journal_limit_mb: int = Field(20_000, ge=1, description="Bound on the messages in the journal folder, in MB")
     silence_s: float = Field(3.0, gt=0, description="Ask the decoder again after this many seconds without an answer")
     linger_s: float = Field(10.0, ge=0, description="After an interrupt, wait at most this long for the decoder, in seconds")
     key: Path | None = Field(None, description="Secret key file of this encoder, made with keygen; needed off loopback")

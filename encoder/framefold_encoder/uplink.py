@@ -1,7 +1,8 @@
 """The encoder's end of the link: a thread around a DEALER socket, an `EncoderSession` and a journal.
 
 The journal is the bounded queue between the fold and the link: `put` waits when it is full. What the decoder has not stored yet
-stays in it and is sent again after a reconnect. Pixels are never copied on the way: the link sends what the journal keeps.
+stays in it and is sent again after a reconnect, and after a restart when the journal is on the disk; only what is safe there is
+sent. The link sends the journal's own bytes, and copies no pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from types import TracebackType
 import zmq
 
 from framefold_encoder.handshake import Handshake
+from framefold_encoder.syncer import Syncer
 from framefold_protocol import wire
-from framefold_protocol.errors import FramefoldError, RemoteProtocolError
+from framefold_protocol.errors import FramefoldError, InputError, RemoteProtocolError
 from framefold_protocol.journal import Journal
 from framefold_protocol.keys import LinkKeys
 from framefold_protocol.messages import StreamMetadata
@@ -37,14 +39,19 @@ class UplinkCounters:
     """Bytes sent, repeats and ZMTP frame headers included; TCP/IP headers are not."""
 
 
+class StreamClosed(InputError):
+    """There are more frames than the stream has, and it is closed."""
+
+
 class Uplink:
     """Sends one stream. A context manager: leaving it closes the sockets, whatever is not stored yet is dropped."""
 
     def __init__(
         self, stream: StreamMetadata, endpoint: str, journal: Journal, silence_s: float, keys: LinkKeys | None = None
     ) -> None:
+        """`journal`: what is in it already was put there by an earlier run, and goes first."""
         self.counters = UplinkCounters()
-        self._session = EncoderSession(stream)
+        self._session = EncoderSession(stream, journal.start, journal.end, run=journal.run)
         self._endpoint = endpoint
         self._journal = journal
         self._silence_s = silence_s
@@ -56,9 +63,11 @@ class Uplink:
         self._failure: FramefoldError | None = None
         self._finished = threading.Event()
         self._closing = threading.Event()
-        self._changed = threading.Condition()  # guards the journal between `put` and the thread
+        self._changed = threading.Condition()  # told when there is room in the journal, or none needed
+        self._syncer = Syncer(journal, self._synced, self._syncer_failed)
         self._context = zmq.Context()
         self._woken, self._bell = self._bell_pair()
+        self._bell_lock = threading.Lock()
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
         self._dealer.setsockopt(zmq.IPV6, 1)
@@ -68,28 +77,43 @@ class Uplink:
 
     def __enter__(self) -> Uplink:
         self._dealer.connect(self._endpoint)
+        self._syncer.__enter__()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
         self._thread.join()
+        self._syncer.__exit__(kind, error, trace)
         self._context.destroy(linger=200)  # what it told the decoder last
 
     @property
     def backlog(self) -> float:
         """Share of the journal's bound that waits for the decoder, 0 to 1."""
-        with self._changed:
-            return self._journal.fill
+        return self._journal.fill
+
+    @property
+    def finished(self) -> bool:
+        """Whether the decoder has stored the whole stream; an earlier run may have ended it."""
+        return self._finished.is_set()
 
     def put(self, parts: Parts, timeout_s: float) -> bool:
-        """Hand over the message of the next position; False when the journal stayed full. Raises what ended the link."""
+        """Hand over the message of the next position; False when the journal stayed full.
+
+        Raises what ended the link, and `StreamClosed` when an earlier run had ended the stream.
+        """
         with self._changed:
-            room = self._changed.wait_for(lambda: not self._journal.full or self._failure is not None, timeout_s)
+            room = self._changed.wait_for(
+                lambda: not self._journal.full or self._failure is not None or self.finished, timeout_s
+            )
             self._check()
-            if room:
-                self._journal.append(parts)
-        self._ring()
+        if self.finished:
+            hint = "An interrupt had ended it. Run the encoder again to stream the source as a new stream"
+            raise StreamClosed(f"stream {self._session.stream.stream_id} is stored and closed; the source goes on", hint=hint)
+        if room:
+            self._journal.append(parts)
+            self._syncer.wake()
+            self._ring()
         return room
 
     def finish(self, frames: int, timeout_s: float) -> bool:
@@ -111,8 +135,17 @@ class Uplink:
             getattr(end, how)("inproc://bell")
         return ends
 
+    def _synced(self) -> None:
+        self._ring()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _syncer_failed(self, error: Exception) -> None:
+        _log.error("the journal failed", exc_info=error)
+        self._fail(FramefoldError(f"the journal failed: {error!r}", hint="Please report this"))
+
     def _ring(self) -> None:
-        with suppress(zmq.Again):  # it has been rung already
+        with self._bell_lock, suppress(zmq.Again):  # it has been rung already
             self._bell.send(b"", zmq.NOBLOCK)
 
     def _check(self) -> None:
@@ -158,27 +191,24 @@ class Uplink:
     def _has_to_send(self) -> bool:
         if self._hello_due:
             return time.monotonic() >= self._hello_not_before
-        if self._session.next_position < self._end:
+        if self._session.next_position < self._journal.synced:
             return self._session.may_send
-        return self._frames_at_end is not None and self._session.state is State.STREAMING
+        return self._at_end and self._session.state is State.STREAMING
+
+    @property
+    def _at_end(self) -> bool:
+        return self._frames_at_end is not None and self._session.next_position == self._journal.end
 
     def _send_next(self) -> None:
         position = self._session.next_position
         if self._hello_due:
             self._hello_due = False
             self._send(self._session.hello())
-        elif position < self._end:
-            with self._changed:
-                parts = self._journal.read(position)
-            self._send(parts)
+        elif position < self._journal.synced:
+            self._send(self._journal.read(position))
             self._session.sent(position)
-        elif self._frames_at_end is not None:
+        elif self._at_end and self._frames_at_end is not None:
             self._send(self._session.end(self._frames_at_end))
-
-    @property
-    def _end(self) -> int:
-        with self._changed:
-            return self._journal.end
 
     def _ask_again(self) -> None:
         if not self._away:
@@ -199,6 +229,8 @@ class Uplink:
                 self._forget_before(position)
             case Finished():
                 self._finished.set()
+                with self._changed:
+                    self._changed.notify_all()
             case Refused(error) if error.retry:
                 if not self._hello_due:
                     _log.warning("the decoder at %s: %s; saying hello again", self._endpoint, error.message)
@@ -219,8 +251,8 @@ class Uplink:
 
     def _forget_before(self, position: int) -> None:
         """The decoder has stored what is before this position."""
+        self._journal.release(position)
         with self._changed:
-            self._journal.release(position)
             self._changed.notify_all()
 
     def _send(self, parts: Parts) -> None:

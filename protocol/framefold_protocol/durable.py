@@ -1,10 +1,11 @@
-"""What every durable file needs of the operating system: folders on the disk, one process at a time, errors with a cure."""
+"""What every durable file needs of the operating system: whole or not there, one process at a time, errors with a cure."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,22 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def write_durably(path: Path, data: bytes | memoryview) -> None:
+    """Write a file: afterwards it is whole and on the disk; before, its old version, if any, is. Raises `OSError`."""
+    make_folder(path.parent)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def lock_folder(folder: Path) -> TextIO | None:

@@ -56,7 +56,10 @@ class Journal(Protocol):
 
 
 class MemoryJournal:
-    """A journal in memory, bounded in bytes; one message always fits."""
+    """A journal in memory, bounded in bytes; one message always fits.
+
+    `append`, `read` and `release` are for one thread each; different ones may run at the same time.
+    """
 
     run = 1
 
@@ -64,8 +67,9 @@ class MemoryJournal:
         self._limit_bytes = limit_bytes
         self._messages: deque[Parts] = deque()
         self._newest: Parts | None = None
-        self._bytes = 0
-        self._start = 0
+        # Each number is changed by one method only, so that no thread undoes another's count.
+        self._end = self._start = 0
+        self._appended_bytes = self._released_bytes = 0
 
     @property
     def start(self) -> int:
@@ -80,24 +84,25 @@ class MemoryJournal:
     @property
     def end(self) -> int:
         """The position the next append gets."""
-        return self._start + len(self._messages)
+        return self._end
 
     @property
     def fill(self) -> float:
         """Share of the limit in use, 0 to 1 and at most one message more."""
-        return self._bytes / self._limit_bytes
+        return (self._appended_bytes - self._released_bytes) / self._limit_bytes
 
     @property
     def full(self) -> bool:
         """Whether the kept messages have reached the limit."""
-        return self._bytes >= self._limit_bytes
+        return self.fill >= 1
 
     def append(self, parts: Parts) -> int:
         """Keep one message; returns its position."""
         self._messages.append(parts)
         self._newest = parts
-        self._bytes += _size(parts)
-        return self.end - 1
+        self._appended_bytes += _size(parts)
+        self._end += 1
+        return self._end - 1
 
     def sync(self) -> None:
         """Nothing to do."""
@@ -114,8 +119,8 @@ class MemoryJournal:
 
     def release(self, position: int) -> None:
         """Forget everything before this position."""
-        while self._start < min(position, self._start + len(self._messages)):
-            self._bytes -= _size(self._messages.popleft())
+        while self._start < min(position, self._end):
+            self._released_bytes += _size(self._messages.popleft())
             self._start += 1
 
 

@@ -32,6 +32,8 @@ class SourceInfo:
     """Detector gain in counts per electron; None when unknown. 1.0 for a counting detector."""
     live: bool = False
     """Whether frames that are not read in time are lost, as of a camera that cannot wait."""
+    version: str = ""
+    """Another one when the frames may be others, though the name is the same: a file's size and time of its last change."""
 
 
 class Source(Protocol):
@@ -48,6 +50,9 @@ class Source(Protocol):
         has ended. A live source may return fewer than n rather than wait. Raises `InputError` when a frame cannot be read or
         does not fit `info`, naming the file and the frame.
         """
+
+    def skip(self, count: int) -> None:
+        """Go past the next `count` frames, which an earlier run has read; only of a source that is not live."""
 
     def close(self) -> None:
         """Release files and sockets; calling it again does nothing."""

@@ -53,7 +53,7 @@ class SimulatedSource:
         self._sleep = sleep
         self._clock = clock
         self._started: float | None = None
-        self._position = 0
+        self._position = self._first = 0
 
     @property
     def info(self) -> SourceInfo:
@@ -70,17 +70,21 @@ class SimulatedSource:
         self._position += count
         return count
 
+    def skip(self, count: int) -> None:
+        """Go past the next `count` frames, as if the camera had delivered them before."""
+        self._position = self._first = self._position + count
+
     def _due(self) -> int:
         """Frames the camera has finished and nobody has read; waits until there is one."""
         if not self._rate_hz:
             return np.iinfo(np.intp).max
         if self._started is None:
             self._started = self._clock()
-        wait = self._started + (self._position + 1) / self._rate_hz - self._clock()
+        wait = self._started + (self._position + 1 - self._first) / self._rate_hz - self._clock()
         if wait > 0:
             self._sleep(wait)
         finished = math.floor((self._clock() - self._started) * self._rate_hz)
-        return max(finished - self._position, 1)
+        return max(finished + self._first - self._position, 1)
 
     def close(self) -> None:
         """Drop the movie; calling it again does nothing."""

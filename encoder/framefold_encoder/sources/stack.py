@@ -44,7 +44,10 @@ class FileSource:
     ) -> None:
         """`shape` is (T, H, W), `stored` the file's integer type in native byte order."""
         count, height, width = shape
-        self._info = SourceInfo(path.name, (height, width), unsigned(stored), count, frame_time_s, pixel_size_nm)
+        version = f"{path.stat().st_size} bytes, changed {path.stat().st_mtime_ns}"
+        self._info = SourceInfo(
+            path.name, (height, width), unsigned(stored), count, frame_time_s, pixel_size_nm, version=version
+        )
         self._path = path
         self._frames: Frames | None = frames
         self._stored = stored
@@ -71,6 +74,10 @@ class FileSource:
                 refuse_negative(self._path, target, due.start)
             self._left = self._left[len(due) :]
         return len(due)
+
+    def skip(self, count: int) -> None:
+        """Go past the next `count` frames."""
+        self._left = self._left[count:]
 
     def close(self) -> None:
         """Release the file; calling it again does nothing."""
