@@ -1,6 +1,5 @@
 """`GET /metrics`: what the decoder counts is what happened, read as Prometheus reads it."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_examples import Example, make_metadata
 from test_api import served
 from test_downlink import STREAM, Peer, snapshot
+from test_gatekeeper import eventually
 
 from framefold_decoder.api.app import create_app
 from framefold_decoder.downlink import Downlink
@@ -71,20 +71,19 @@ def test_a_stream_is_counted(library, scrape, endpoint):
     with (peer := Peer(endpoint)).socket:
         peer.says(Hello(STREAM), snapshot(0), snapshot(0), Gap(1, 4, 10, "disk full"), snapshot(2, first_frame=14))
         peer.hears_until(Welcome)
-        peer.says(Hello(STREAM))  # answered when all before it is stored
-        assert peer.hears_until(Welcome).position == 3
+        eventually(lambda: library.catalogue.stream(STREAM.stream_id).position == 3, "what was acknowledged is stored")
+        stored_bytes = library.catalogue.stream(STREAM.stream_id).bytes_received
+        eventually(lambda: scrape()["framefold_wire_bytes_total"] == stored_bytes > 0, "it is counted")
         counted = scrape()
         assert counted["framefold_snapshots_received_total"] == 2
         assert counted["framefold_frames_received_total"] == 8
         assert counted["framefold_frames_lost_total"] == 10
         assert counted["framefold_duplicates_total"] == 1
-        assert counted["framefold_wire_bytes_total"] == library.catalogue.stream(STREAM.stream_id).bytes_received > 0
         assert (counted["framefold_open_streams"], counted["framefold_connections"]) == (1, 1)
         assert counted["framefold_pending_decodes"] == 2
         peer.says(End(3, 18))
         peer.hears_until(Done)
-        while scrape()["framefold_open_streams"]:  # the session ends after its last answer
-            time.sleep(0.02)
+        eventually(lambda: not scrape()["framefold_open_streams"], "the session has ended with its last answer")
 
 
 def test_refusals_are_counted_by_their_code(scrape, endpoint):
@@ -110,8 +109,7 @@ def test_what_is_reconstructed_is_counted(library, metrics, scrape):
     library.finish(example.metadata.stream_id, example.positions, example.frames)
     assert scrape()["framefold_pending_decodes"] == 3
     with Unfolder(library, Registry(), "gap-tv", metrics):
-        while library.catalogue.pending():
-            time.sleep(0.05)
+        eventually(lambda: not library.catalogue.pending(), "all are reconstructed")
     counted = scrape()
     chi2 = library.store(example.metadata.stream_id).chi2()
     assert counted["framefold_chi2_count"] == counted["framefold_decode_seconds_count"] == 3

@@ -1,0 +1,142 @@
+"""From one stored snapshot to frames and what is to be known of them: a pure function of store, position and model.
+
+So the unfolder in the service, `framefold-decoder decode` and a worker elsewhere make the same bytes, on a CPU. What frames
+depend on is in their provenance, the noise model in their row: the latest audit group up to the snapshot, never a later one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+
+from framefold_decoder.audit import AuditQuality, audit
+from framefold_decoder.code_version import code_version
+from framefold_decoder.library import Library
+from framefold_decoder.photon_transfer import PhotonTransfer, measure
+from framefold_decoder.quality import chi2
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel, Reconstructor
+from framefold_decoder.reconstruct.registry import Registry
+from framefold_decoder.store import StreamStore
+from framefold_decoder.store.group_table import Kind
+from framefold_decoder.store.provenance import Provenance, Quality
+from framefold_protocol.model import ModelCard
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A reconstructed snapshot."""
+
+    frames: Frames = field(repr=False)
+    """(B, H, W) in detector counts."""
+    quality: Quality
+    provenance: Provenance
+    audited: AuditQuality | None
+    """Where the frames were sent too; None elsewhere, and where the masks hide nothing."""
+
+
+def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> Decoded:
+    """Reconstruct the snapshot of a position. Raises `FramefoldError`; changes nothing."""
+    group = folded(store, position)
+    assert group is not None, "only snapshots are decoded"
+    following = successor(store, position)
+    noise, noise_error = stream_noise(store, position)
+    frames = reconstructor.reconstruct(group, _beside(store, position, -1), following, noise)
+    raw = store.audit(position)
+    audited = None if raw is None else audit(frames, raw, group.coding, noise, noise_error)
+    quality = Quality(
+        chi2(group, frames, noise),
+        noise.counts_per_electron,
+        noise.offset_counts,
+        noise.read_noise_counts,
+        *(_trusted(audited) if audited else ()),
+    )
+    return Decoded(frames, quality, _provenance(reconstructor, following is not None), audited)
+
+
+def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
+    """The noise model of a snapshot, and its relative uncertainty: what the latest audit group up to it measures, the gain the
+    stream tells winning; without either, a counting detector's."""
+    told = store.metadata.counts_per_electron
+    latest = store.last_audit(position)
+    measured = None if latest is None else _measured(store, latest)
+    if measured is None:
+        return NoiseModel(told or 1.0), 0.0
+    return measured.noise, measured.variance_error
+
+
+def successor(store: StreamStore, position: int) -> FoldedGroup | None:
+    """The snapshot after a position's, when it is there."""
+    return _beside(store, position, 1)
+
+
+def next_position(store: StreamStore, position: int, step: int = 1) -> int:
+    """The position beside this one, audit groups passed over; outside the store where there is none."""
+    beside = position + step
+    while 0 <= beside < store.position and store.group(beside).kind is Kind.AUDIT:
+        beside += step
+    return beside
+
+
+def folded(store: StreamStore, position: int) -> FoldedGroup | None:
+    """The snapshot at a position with its masks; None where there is none, or no snapshot."""
+    if not 0 <= position < store.position or store.group(position).kind is not Kind.SNAPSHOT:
+        return None
+    return FoldedGroup(store.snapshot(position), store.coding(position))
+
+
+class LibraryDecoder:
+    """Decodes into a library: frames, quality and provenance stored, the model's card kept for good."""
+
+    def __init__(self, library: Library, registry: Registry) -> None:
+        self._library = library
+        self._registry = registry
+        self._cards_kept: set[str] = set()
+
+    def decode(self, stream_id: str, position: int, model: str) -> Decoded:
+        """Reconstruct one snapshot with `model`, or the best for `auto`, and store it. Raises `FramefoldError`."""
+        store = self._library.store(stream_id)
+        reconstructor = self._registry.choose(model, store.coding(position))
+        self._keep_card(reconstructor.name)
+        decoded = decode(store, position, reconstructor)
+        self._library.put_frames(stream_id, position, decoded.frames, decoded.quality, decoded.provenance)
+        return decoded
+
+    def _keep_card(self, model: str) -> None:
+        """Put a model's card into the catalogue before its first frames are, so that they can be traced to it for good."""
+        if model not in self._cards_kept:
+            entry = next(entry for entry in self._registry.models() if entry.name == model)
+            self._library.catalogue.add_model(model, entry.card or {})
+            self._cards_kept.add(model)
+
+
+def _beside(store: StreamStore, position: int, step: int) -> FoldedGroup | None:
+    return folded(store, next_position(store, position, step))
+
+
+@lru_cache(maxsize=64)
+def _measured(store: StreamStore, position: int) -> PhotonTransfer | None:
+    frames = store.audit(position)
+    return None if frames is None else measure(frames, store.metadata.counts_per_electron)
+
+
+def _trusted(audited: AuditQuality) -> tuple[float | None, ...]:
+    """`Quality`'s figures from `psnr` on; none where the noise model contradicts the frames."""
+    if audited.noise_is_overestimated:
+        return ()
+    return audited.psnr, audited.psnr_low, audited.psnr_high, audited.ssim
+
+
+def _provenance(reconstructor: Reconstructor, has_successor: bool) -> Provenance:
+    card = getattr(reconstructor, "card", None)
+    library = "onnxruntime" if isinstance(card, ModelCard) else reconstructor.provider
+    settings = {"provider": reconstructor.provider, library: _library_version(library), "saw_next_snapshot": has_successor}
+    return Provenance(reconstructor.name, card.sha256 if isinstance(card, ModelCard) else None, code_version(), settings)
+
+
+def _library_version(name: str) -> str:
+    if name == "onnxruntime":
+        from framefold_decoder.reconstruct.onnx_runtime import import_runtime
+
+        return str(import_runtime().__version__)  # the distribution's name depends on the machine
+    return version(name)

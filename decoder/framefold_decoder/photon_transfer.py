@@ -1,0 +1,150 @@
+"""Photon transfer: gain, offset and read noise of a detector, from raw frames of whatever it happened to see.
+
+Over small blocks of pixels the variance of temporal second differences is plotted against the mean: a straight line, whose
+slope is the gain (J. R. Janesick, "Photon Transfer", SPIE 2007). Second differences leave out what moves steadily; subtracting
+each block's mean leaves out a flickering beam; blocks off the line, where things hop, are left out of the fit.
+
+The line's height tells read noise and offset only together: variance = gain * counts + (read noise^2 - gain * offset). What
+tells them apart is the skewness: Poisson electrons have it, read noise has not. Where a part is not significant, it is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_decoder.reconstruct.base import NoiseModel
+from framefold_decoder.reconstruct.tiling import row_bands
+
+SIDE = 8
+"""Pixels of a block: with 20 frames its variance is known to about 6 %, its mean to a tenth of a frame's noise."""
+FEWEST_FRAMES = 3
+FEWEST_BLOCKS = 16
+SIGNIFICANT = 4.0
+"""Standard errors. Motion leaves errors of its own; a needless term would cost little, a missed one little too."""
+OUTLIER = 3.0
+"""Blocks farther from the line than this, in robust standard deviations, are left out."""
+_ROUNDS = 10
+
+Counts = npt.NDArray[np.unsignedinteger]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PhotonTransfer:
+    """A noise model measured on frames, and how well its gain is known."""
+
+    noise: NoiseModel
+    gain_error: float
+    """Standard error of the gain, counts per electron; 0 when the gain was given."""
+    variance_error: float
+    """Relative standard error of the mean variance."""
+
+
+def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonTransfer | None:
+    """The noise model of raw frames (T, H, W); `counts_per_electron` when the gain is known.
+
+    None when they do not tell: fewer than 3 frames or 16 blocks, or no noise. Where electrons deposit varying charge, the gain
+    is the variance per count, which is what chi2 needs. Memory beyond the frames stays bounded.
+    """
+    height, width = (side // SIDE * SIDE for side in frames.shape[1:])
+    if len(frames) < FEWEST_FRAMES or height * width < FEWEST_BLOCKS * SIDE**2:
+        return None
+    bands = row_bands((height // SIDE, width), len(frames) * SIDE)
+    parts = [_moments(frames[:, SIDE * band.start : SIDE * band.stop, :width].astype(np.float64)) for band in bands]
+    mean, variance, skewness = (np.concatenate(moment) for moment in zip(*parts, strict=True))
+    if not (variance.mean() > 0 and mean.mean() > 0):
+        return None
+    line = _fit(mean, variance, counts_per_electron)
+    offset = max(0.0, -line.height / line.gain)
+    if line.height and (measured := _offset(line, mean, skewness)) is not None:
+        offset = max(offset, measured)
+    read_noise = np.sqrt(max(line.height + line.gain * offset, 0.0))
+    return PhotonTransfer(NoiseModel(line.gain, offset, float(read_noise)), line.gain_error, line.variance_error)
+
+
+def _moments(frames: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean, variance and third cumulant of one frame's pixel, each averaged over a block and all frames: (blocks,)."""
+    second = _blocks(frames[2:] - 2 * frames[1:-1] + frames[:-2])  # of noise: variance 6, third cumulant -6 times a pixel's
+    second -= second.mean(axis=(2, 4), keepdims=True)
+    count = SIDE**2
+    variance = (second**2).sum(axis=(2, 4)).mean(axis=0) / (6 * (count - 1))
+    skewness = (second**3).sum(axis=(2, 4)).mean(axis=0) * (count / ((count - 1) * (count - 2) * -6.0))
+    return _blocks(frames).mean(axis=(0, 2, 4)).ravel(), variance.ravel(), skewness.ravel()
+
+
+def _blocks(images: Floats) -> Floats:
+    count, height, width = images.shape
+    return images.reshape(count, height // SIDE, SIDE, width // SIDE, SIDE)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """variance = gain * mean + height."""
+
+    gain: float
+    height: float
+    gain_error: float
+    variance_error: float
+    kept: npt.NDArray[np.bool_]
+    """The blocks that lie on it."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    values: list[float]
+    errors: list[float]
+    """Standard errors of the values."""
+    mean_error: float
+    """Relative standard error of the fitted quantity's mean."""
+    kept: npt.NDArray[np.bool_]
+
+    def significant(self, number: int) -> bool:
+        return abs(self.values[number]) > SIGNIFICANT * self.errors[number]
+
+
+def _fit(mean: Floats, variance: Floats, gain: float | None) -> _Line:
+    """The line through the blocks, with as few parameters as they ask for."""
+    both = np.stack([mean, np.ones_like(mean)], axis=1)
+    if gain is not None:
+        fit = _regress(both[:, 1:], variance, gain * mean)
+        return _Line(gain, fit.values[0] if fit.significant(0) else 0.0, 0.0, fit.mean_error, fit.kept)
+    if np.ptp(mean) > 1e-9 * mean.mean():
+        fit = _regress(both, variance, np.zeros_like(mean))
+        if fit.values[0] > 0 and fit.significant(0) and fit.significant(1):
+            return _Line(fit.values[0], fit.values[1], fit.errors[0], fit.mean_error, fit.kept)
+    fit = _regress(both[:, :1], variance, np.zeros_like(mean))
+    return _Line(fit.values[0], 0.0, fit.errors[0], fit.mean_error, fit.kept)
+
+
+def _regress(columns: Floats, variance: Floats, known: Floats) -> _Fit:
+    """Fit variance = known + columns @ values by least squares, without outliers. A variance's own error is proportional to it,
+    and so are the weights."""
+    kept = np.ones(len(variance), bool)
+    fitted = np.full(len(variance), variance.mean())
+    values, residuals = np.zeros(columns.shape[1]), np.zeros(len(variance))
+    for _ in range(_ROUNDS):
+        sigma = np.maximum(fitted, 1e-3 * variance.mean())
+        weighted = columns[kept] / sigma[kept, None]
+        values = np.linalg.lstsq(weighted, (variance - known)[kept] / sigma[kept], rcond=None)[0]
+        fitted = known + columns @ values
+        residuals = (variance - fitted) / np.maximum(fitted, 1e-3 * variance.mean())
+        middle = np.median(residuals[kept])
+        spread = 1.4826 * np.median(np.abs(residuals[kept] - middle))
+        kept = np.abs(residuals - middle) <= max(OUTLIER * float(spread), 1e-12)
+    weighted = columns[kept] / np.maximum(fitted, 1e-3 * variance.mean())[kept, None]
+    scatter = float(np.std(residuals[kept]))
+    errors = scatter * np.sqrt(np.diag(np.linalg.pinv(weighted.T @ weighted)))
+    return _Fit(values.tolist(), errors.tolist(), scatter / float(np.sqrt(kept.sum())), kept)
+
+
+def _offset(line: _Line, mean: Floats, skewness: Floats) -> float | None:
+    """The counts without electrons, when the skewness tells that there are some: the rest of the mean is gain * electrons, of
+    third cumulant gain^2 * counts. Never above the darkest blocks."""
+    signal = skewness[line.kept] / line.gain**2
+    error = np.hypot(np.std(signal) / np.sqrt(len(signal)), 2 * signal.mean() * line.gain_error / line.gain)
+    offset = float(np.mean(mean[line.kept] - signal))
+    least = max(0.0, -line.height / line.gain)
+    return min(offset, float(np.percentile(mean, 1))) if offset - least > SIGNIFICANT * error else None
