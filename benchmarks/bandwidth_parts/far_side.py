@@ -76,7 +76,7 @@ def _acknowledge(router: zmq.Socket[bytes]) -> None:
         fields = msgpack.unpackb(header.bytes)
         match fields["type"]:
             case "hello":
-                answer: Message = Welcome(0, CREDIT)
+                answer: Message = Welcome(0, CREDIT, fields["attempt"])
             case "end":
                 answer = Done(fields["position"])
             case "snapshot" | "raw-frames" | "gap":

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.bands import in_bands
 from framefold_encoder.kernels import WORD, fold_rows
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import InputError
@@ -45,7 +43,7 @@ class Folder:
         ones_per_pixel = max(int(masks.cell.sum(axis=0, dtype=np.int64).max()) for masks in families)
         self.sum_dtype = sum_dtype(self._frame_dtype, ones_per_pixel)
         self._one_family = np.zeros(block_map_shape(self.shape), np.uint8)
-        self._bands = _bands(self.shape[0], threads)
+        self._threads = threads
 
     def fold(self, frames: Counts, block_map: BlockMap | None = None, memory: Memory | None = None) -> Counts:
         """The snapshot of a whole group (B, H, W): (H, W) exact sums. See `add` for what is accepted.
@@ -77,10 +75,7 @@ class Folder:
             expected = f"{self._one_family.shape} with families below {len(self._words)}"
             raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
         arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)
-        others = [_pool(len(self._bands) - 1).submit(fold_rows, *arguments, *band) for band in self._bands[1:]]
-        fold_rows(*arguments, *self._bands[0])
-        for other in others:
-            other.result()
+        in_bands(fold_rows, arguments, self.shape[0], self._threads)
 
 
 def warm_up() -> None:
@@ -97,14 +92,3 @@ def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:
     h = min(math.lcm(*(masks.cell.shape[1] for masks in families)), height)
     w = min(math.lcm(WORD, *(masks.cell.shape[2] for masks in families)), -(-width // WORD) * WORD)
     return np.stack([replace(masks, shape=(h, w)).packed() for masks in families])
-
-
-@lru_cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that all folders of a process share."""
-    return ThreadPoolExecutor(threads, "fold")
-
-
-def _bands(height: int, count: int) -> list[tuple[int, int]]:
-    """Rows 0 to height in `count` bands of nearly equal size."""
-    return list(pairwise(height * k // count for k in range(count + 1)))

@@ -30,8 +30,11 @@ TILE_PIXELS = 32768
 Frames = npt.NDArray[np.unsignedinteger]
 
 
-def _masked_add(count: int) -> Callable[..., None]:
-    """An intrinsic that adds 64 pixels of `count` frames, each under its mask word, to 64 sums."""
+def masked_add(count: int, ahead: int) -> Callable[..., None]:
+    """An intrinsic that adds 64 pixels of `count` frames, each under its mask word, to 64 sums.
+
+    It prefetches what lies `ahead` bytes behind each; 0: nothing.
+    """
 
     @intrinsic
     def add(typing: Any, sums: Any, frames: Any, words: Any, pixel: Any, word: Any, frame_stride: Any, word_stride: Any) -> Any:
@@ -51,8 +54,8 @@ def _masked_add(count: int) -> Callable[..., None]:
                 at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
                 values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
                 bits = builder.gep(word_data, [builder.add(at_word, builder.mul(by_word, ir.Constant(by_word.type, k)))])
-                for line in range(0, WORD * narrow.width // 8, CACHE_LINE):
-                    _prefetch(builder, values, AHEAD + line)
+                for line in range(0, WORD * narrow.width // 8 if ahead else 0, CACHE_LINE):
+                    _prefetch(builder, values, ahead + line)
                 mask = builder.bitcast(builder.load(bits), ir.VectorType(ir.IntType(1), WORD))
                 chosen = builder.select(mask, builder.load(values, align=narrow.width // 8), ir.Constant(pixels, [0] * WORD))
                 total = builder.add(total, chosen if narrow == wide else builder.zext(chosen, totals))
@@ -74,8 +77,8 @@ def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: int) -> None:
     builder.call(prefetch, [line, *(ir.Constant(word, value) for value in (0, 3, 1))])  # for reading, kept, data
 
 
-_add_one = _masked_add(1)
-_add_several = _masked_add(VISIT)
+_add_one = masked_add(1, AHEAD)
+_add_several = masked_add(VISIT, AHEAD)
 
 
 @njit(nogil=True, cache=True)

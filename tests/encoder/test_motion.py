@@ -1,0 +1,89 @@
+"""The motion statistic: what moves in a block, in units of the noise that averaging the group leaves."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framefold_encoder.exposure import choose_families
+from framefold_encoder.motion import motion
+from framefold_protocol.coding import block_map_shape
+
+STILL = 1.5
+"""Five standard deviations of what chance makes of a still block."""
+
+
+@given(
+    st.sampled_from([np.uint8, np.uint16, np.uint32]),
+    st.integers(4, 40),
+    st.floats(0.5, 100),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_still_scene_does_not_move_at_any_dose_type_and_length(dtype, ratio, dose, threads, seed):
+    frames = np.random.default_rng(seed).poisson(dose, (ratio, 128, 192)).astype(dtype)
+    found = motion(frames, threads=threads)
+    assert found.shape == (2, 3)
+    assert np.abs(found).max() < STILL * ratio / (4 * (ratio // 4))
+
+
+@pytest.mark.parametrize("gain", [1, 4])
+def test_it_is_the_error_of_averaging_over_that_of_shot_noise(gain):
+    """A step of `step` electrons in the middle of the group: averaging is off by half of it everywhere."""
+    dose, step, ratio = 50.0, 6.0, 20
+    expected = np.full((ratio, 256, 256), dose - step / 2)
+    expected[ratio // 2 :] += step
+    frames = np.random.default_rng(3).poisson(expected).astype(np.uint16) * np.uint16(gain)
+    predicted = (step / 2) ** 2 / (dose / ratio)
+    degrees = 4 / 3  # four parts have three degrees of freedom
+    assert motion(frames, gain).mean() == pytest.approx(predicted * degrees, rel=0.1)
+
+
+def test_what_swings_back_within_the_group_moves_too():
+    swing = 10 * np.sign(np.sin(2 * np.pi * (np.arange(20) + 0.5) / 20 + np.pi / 2))  # both halves have the same sum
+    frames = np.random.default_rng(4).poisson(50 + np.broadcast_to(swing[:, None, None], (20, 64, 64))).astype(np.uint8)
+    assert motion(frames)[0, 0] > 10
+
+
+def test_only_the_blocks_that_move_move():
+    rng = np.random.default_rng(5)
+    expected = np.full((20, 200, 300), 20.0)
+    expected[:10, 70:120, 140:190] = 40  # in block (1, 2)
+    found = motion(rng.poisson(expected).astype(np.uint16))
+    assert found.shape == block_map_shape((200, 300))
+    assert np.argwhere(found > 5 * STILL).tolist() == [[1, 2]]
+
+
+@given(
+    st.tuples(st.integers(1, 140), st.integers(1, 200)),
+    st.sampled_from(["C", ">", "strided", "transposed"]),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_shape_and_layout_is_read_as_numpy_reads_it(shape, layout, seed):
+    frames = np.random.default_rng(seed).integers(0, 2**16, (11, *shape), np.uint16)
+    laid_out = {
+        "C": frames,
+        ">": frames.astype(">u2"),
+        "strided": np.repeat(frames, 2, axis=2)[:, :, ::2],
+        "transposed": np.asfortranarray(frames),
+    }[layout]
+    found, expected = motion(laid_out, 2.5), np.empty(block_map_shape(shape))
+    for row, column in np.ndindex(expected.shape):
+        top, bottom = 64 * row, min(64 * row + 64, shape[0])
+        rows = [y for y in (top + 16, top + 48) if y < bottom] or [bottom - 1]
+        parts = frames[:8, rows, 64 * column : 64 * column + 64].astype(np.float64).reshape(4, 2, -1).sum(1)
+        expected[row, column] = ((parts - parts.mean(0)) ** 2).sum() / (2.5 * parts.mean(0).sum() * 3) - 1
+    np.testing.assert_allclose(found, expected * 11 / 2, rtol=1e-3)
+
+
+def test_dark_frames_do_not_move():
+    assert (motion(np.zeros((20, 64, 64), np.uint8)) == 0).all()
+
+
+def test_the_family_is_the_number_of_thresholds_the_motion_is_under():
+    found = choose_families(np.array([[9.0, 2.0], [0.4, -0.2]], np.float32), (4.0, 0.5))
+    assert found.dtype == np.uint8
+    assert found.tolist() == [[0, 1], [2, 2]]
+    assert not choose_families(np.array([[-1.0, 9.0]], np.float32), ()).any()
