@@ -45,9 +45,9 @@ def rivals() -> list[Rival]:
         Rival("raw", "as delivered", True, lambda frames: [frame.tobytes() for frame in frames]),
         Rival("zstd", "byte shuffle, level 1", True, zstd),
         Rival("bitshuffle-LZ4", "Blosc2", True, bitshuffle_lz4),
-        Rival("JPEG", "libjpeg-turbo, quality 75", False, jpeg, partial(_each_back, "jpeg8_decode")),
-        Rival("JPEG 2000", "OpenJPEG, reversible", True, jpeg_2000, partial(_each_back, "jpeg2k_decode")),
-        Rival("JPEG-LS", "CharLS", True, partial(_each, "jpegls_encode", level=0), partial(_each_back, "jpegls_decode")),
+        Rival("JPEG", "libjpeg-turbo, quality 75", False, jpeg, partial(each_back, "jpeg8_decode")),
+        Rival("JPEG 2000", "OpenJPEG, reversible", True, jpeg_2000, partial(each_back, "jpeg2k_decode")),
+        Rival("JPEG-LS", "CharLS", True, partial(each, "jpegls_encode", level=0), partial(each_back, "jpegls_decode")),
         *(_video("HEVC", "x265", "hevc", crf) for crf in (18, 28)),
         *(_video("AV1", "SVT-AV1", "libdav1d", crf) for crf in (20, 35)),
     ]
@@ -72,20 +72,22 @@ def jpeg(frames: Counts) -> list[bytes]:
     """libjpeg-turbo at quality 75; 12 bits where 8 are too few."""
     if frames.max(initial=0) > 4095:
         raise Unavailable("JPEG holds 12 bits a pixel at most")
-    return _each("jpeg8_encode", frames, level=75)
+    return each("jpeg8_encode", frames, level=75)
 
 
 def jpeg_2000(frames: Counts) -> list[bytes]:
     """OpenJPEG, reversible 5/3 wavelet."""
-    return _each("jpeg2k_encode", frames, level=0, reversible=True, numthreads=1)
+    return each("jpeg2k_encode", frames, level=0, reversible=True, numthreads=1)
 
 
-def _each(function: str, frames: Counts, **options: Any) -> list[bytes]:
+def each(function: str, frames: Counts, **options: Any) -> list[bytes]:
+    """Single frames by an encoder of imagecodecs."""
     encode = getattr(_library("imagecodecs"), function)
     return [bytes(encode(frame, **options)) for frame in frames]
 
 
-def _each_back(function: str, coded: Sequence[bytes]) -> Counts:
+def each_back(function: str, coded: Sequence[bytes]) -> Counts:
+    """Single frames back by a decoder of imagecodecs."""
     decode = getattr(_library("imagecodecs"), function)
     return np.stack([decode(one) for one in coded])
 
@@ -99,11 +101,12 @@ def _blosc(frame: Counts, codec: blosc2.Codec, shuffle: blosc2.Filter, level: in
 
 def _video(name: str, encoder: str, decoder: str, crf: int) -> Rival:
     preset = "fast" if encoder == "x265" else "10"
-    encode = partial(_encode_video, encoder, preset, crf)
-    return Rival(f"{name} crf {crf}", f"{encoder} preset {preset}", False, encode, partial(_decode_video, decoder))
+    encode = partial(encode_video, encoder, preset, crf)
+    return Rival(f"{name} crf {crf}", f"{encoder} preset {preset}", False, encode, partial(decode_video, decoder))
 
 
-def _encode_video(encoder: str, preset: str, crf: int, frames: Counts) -> list[bytes]:
+def encode_video(encoder: str, preset: str, crf: float, frames: Counts) -> list[bytes]:
+    """A movie by `x265` or `SVT-AV1` on one thread; crf of SVT-AV1 are whole numbers."""
     av = _library("av")
     try:
         context = av.CodecContext.create({"x265": "libx265", "SVT-AV1": "libsvtav1"}[encoder], "w")
@@ -138,7 +141,8 @@ def _picture(av: Any, frame: Counts, pixel_format: str, index: int) -> Any:
     return picture
 
 
-def _decode_video(decoder: str, coded: list[bytes]) -> Counts:
+def decode_video(decoder: str, coded: list[bytes]) -> Counts:
+    """A movie back, by FFmpeg's decoder of this name."""
     av = _library("av")
     context = av.CodecContext.create(decoder, "r")
     pictures = [picture for one in coded for picture in context.decode(av.Packet(one))] + context.decode(None)

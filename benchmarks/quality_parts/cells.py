@@ -1,0 +1,71 @@
+"""A cell: one clip at one dose and one ratio; what every method is given, and the row in which its result is told.
+
+Three groups go over the wire, so that the middle one, which is scored, has neighbours as in a stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_decoder.reconstruct.base import NoiseModel
+from framefold_protocol.masks import MaskSpec, derive_masks
+from quality_parts.clips import Clip, Counts, Pixels
+from quality_parts.folding import Folded, fold
+from quality_parts.scores import scores
+
+NOISE = NoiseModel(counts_per_electron=1.0)
+GROUPS = 3
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What is sent, and the truth."""
+
+    clip: Clip
+    dose: float
+    """Electrons per pixel and frame."""
+    ratio: int
+    counts: Counts
+    """(3 B, H, W), what the detector delivers."""
+    truth: Pixels
+    """(B, H, W) expected electrons of the middle group."""
+    peak: float
+    """The clip's largest expected electrons."""
+    lossless: Folded
+    """By the default masks: its bytes are what every rival may take."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.truth.shape[1], self.truth.shape[2]
+
+    @property
+    def middle(self) -> slice:
+        """The frames of the middle group."""
+        return slice(self.ratio, 2 * self.ratio)
+
+    @property
+    def key(self) -> Row:
+        """What names the cell in a row."""
+        return {"clip": self.clip.name, "dose": self.dose, "ratio": self.ratio}
+
+    def row(self, method: str, frames: npt.NDArray[Any], sent_bytes: int, cpu_s: float, first: int = 0, **more: Any) -> Row:
+        """Scores of the middle group's `frames` (n, H, W) from its frame `first` on, and what they cost wire and encoder."""
+        scored = slice(first, first + len(frames))
+        columns = self.clip.columns and self.clip.columns[self.middle][scored]
+        found = scores(np.asarray(frames, np.float32), self.truth[scored], self.peak, columns)
+        costs = {"wire_ratio": self.counts.nbytes / sent_bytes, "encode_cpu_s_per_gpx": cpu_s / self.counts.size * 1e9}
+        return {**self.key, "method": method, **costs, **found, **more}
+
+
+def cell(clip: Clip, dose: float, ratio: int) -> Cell:
+    """The first three groups of a clip."""
+    expected, counts = clip.take(dose)
+    counts = counts[: GROUPS * ratio]
+    masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))
+    return Cell(clip, dose, ratio, counts, expected[ratio : 2 * ratio], float(expected.max()), fold(counts, [masks]))

@@ -1,0 +1,53 @@
+"""Frames to groups as the decoder gets them: folded, coded to messages whose every byte is counted, and decoded again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_decoder.reconstruct.base import FoldedGroup
+from framefold_encoder.folding import Folder
+from framefold_protocol import payload, wire
+from framefold_protocol.anscombe import VarianceStabilised
+from framefold_protocol.coding import BlockMap, Coding
+from framefold_protocol.masks import Masks
+from framefold_protocol.messages import Snapshot
+
+Counts = npt.NDArray[np.unsignedinteger]
+BlockMaps = Sequence[BlockMap | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """Consecutive groups of one clip."""
+
+    groups: list[FoldedGroup]
+    sent_bytes: int
+    """Of all messages, headers in."""
+    cpu_s: float
+    """Of folding and coding, all threads."""
+
+
+def fold(
+    counts: Counts, families: Sequence[Masks], quantisation: VarianceStabilised | None = None, maps: BlockMaps | None = None
+) -> Folded:
+    """All whole groups of (T, H, W) counts; `maps` has a block map for each."""
+    folder = Folder(families, counts.dtype)
+    groups = np.split(counts, range(folder.ratio, len(counts), folder.ratio))
+    maps = [None] * len(groups) if maps is None else maps
+    folder.fold(groups[0], maps[0])  # compiled and in the caches
+    start = time.process_time()
+    packed = [payload.pack(folder.fold(*pair), quantisation) for pair in zip(groups, maps, strict=True)]
+    cpu_s = time.process_time() - start
+    sent, received = 0, []
+    for k, (one, block_map) in enumerate(zip(packed, maps, strict=True)):
+        coded = None if block_map is None else block_map.tobytes()
+        message = Snapshot(k, k * folder.ratio, folder.ratio, time.time_ns(), **vars(one), block_map=coded)
+        sent += wire.size(wire.encode(message))
+        sums = payload.decode(one.payload, one.codec, one.dtype, folder.shape, one.base, one.quantisation)
+        received.append(FoldedGroup(sums, Coding(tuple(families), block_map)))
+    return Folded(received, sent, cpu_s)

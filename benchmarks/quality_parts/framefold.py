@@ -1,0 +1,67 @@
+"""framefold itself: a net on lossless, half-sigma and adaptively folded snapshots; GAP-TV and a reference net on lossless ones.
+
+Half-sigma and adaptive snapshots are of the same B and take the bytes they take: their own `wire_ratio` says how many.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from framefold_decoder.quality import chi2
+from framefold_decoder.reconstruct.base import Reconstructor
+from framefold_decoder.reconstruct.registry import Registry
+from framefold_protocol.anscombe import VarianceStabilised
+from framefold_protocol.coding import Coding
+from framefold_protocol.errors import ModelError
+from framefold_protocol.masks import MaskSpec, derive_masks
+from quality_parts.cells import NOISE, Cell, Row
+from quality_parts.folding import Folded, fold
+
+HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
+METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive")
+
+
+@dataclass(frozen=True)
+class Nets:
+    """What reconstructs."""
+
+    registry: Registry
+    model: str
+    """`auto` or a model's name."""
+    reference: str | None
+    """The name of a model that framefold's is held against, such as a BIRNAT-type net."""
+
+    def with_solver(self, coding: Coding) -> list[Reconstructor]:
+        """The model for a coding, and GAP-TV unless that is it."""
+        solver, chosen = (self.registry.choose(name, coding) for name in ("gap-tv", self.model))
+        return [chosen] if chosen is solver else [chosen, solver]
+
+
+def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
+    """A row a method. The reference net has one where it fits the ratio."""
+    default = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
+    folds = {
+        "framefold lossless": cell.lossless,
+        "framefold half-sigma": fold(cell.counts, default, HALF_SIGMA),
+    }
+    rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
+    rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
+    if nets.reference:
+        try:
+            net = nets.registry.choose(nets.reference, cell.lossless.groups[1].coding)
+        except ModelError:
+            return rows  # of another B
+        rows.append(_row(cell, "reference net", cell.lossless, net))
+    return rows
+
+
+def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:
+    previous, group, following = folded.groups
+    start = time.perf_counter()
+    frames = reconstructor.reconstruct(group, previous, following, NOISE)
+    took = time.perf_counter() - start
+    more = {"chi2": chi2(group, frames, NOISE), "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
+    return cell.row(method, np.asarray(frames), folded.sent_bytes, folded.cpu_s, **more)

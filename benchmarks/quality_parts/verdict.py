@@ -1,0 +1,64 @@
+"""Who won: framefold's lossless snapshots against every rival of as many bytes, cell by cell, and why a cell was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import mean
+from typing import Any
+
+from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
+
+Row = dict[str, Any]
+OURS = "framefold lossless"
+RIVALS = ("gap-tv", "reference net", *SAME_BYTES)
+CHI2_RANGE = (0.9, 1.1)
+_REASONS = {
+    "mean": "little moves within the group: averaging has all of its electrons, a coded snapshot a quarter of them",
+    "every": "the scene changes so little and the dose is so high that a few exact frames tell the others",
+    "gap-tv": "the net is no better there than the solver that no data taught",
+    "reference": "the reference net is better there",
+    "codec": "at this dose shot noise is small beside the scene, which the coder predicts from frame to frame",
+}
+
+
+def verdict(rows: Iterable[Row]) -> dict[str, Any]:
+    """Cells, wins by PSNR and by SSIM, the mean margin in dB over the best rival, each lost cell, and how chi2 is spread."""
+    measured = [row for row in rows if "psnr" in row]
+    margins = [_margin(cell) for cell in by_cell(row for row in measured if row["method"] not in OUTER_MARKS)]
+    misfits = [row["chi2"] for row in measured if row["method"] == OURS]
+    low, high = CHI2_RANGE
+    return {
+        "cells": len(margins),
+        "won_psnr": sum(one["psnr_margin"] > 0 for one in margins),
+        "won_ssim": sum(one["ssim_margin"] > 0 for one in margins),
+        "mean_psnr_margin": mean(one["psnr_margin"] for one in margins),
+        "mean_psnr_margin_by_ratio": _by(margins, "ratio"),
+        "mean_psnr_margin_by_clip": _by(margins, "clip"),
+        "chi2_within": {"range": CHI2_RANGE, "share": mean(low <= one <= high for one in misfits)},
+        "lost": [{**one, "why": _why(one["rival"])} for one in margins if one["psnr_margin"] <= 0],
+    }
+
+
+def by_cell(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one clip, dose and ratio together."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["clip"], row["dose"], row["ratio"]), []).append(row)
+    return list(cells.values())
+
+
+def _margin(cell: list[Row]) -> Row:
+    ours = next(row for row in cell if row["method"] == OURS)
+    rivals = [row for row in cell if row["method"] in RIVALS and row.get("model") != ours["model"]]
+    best = max(rivals, key=lambda row: row["psnr"])
+    margins = {f"{key}_margin": ours[key] - max(row[key] for row in rivals) for key in ("psnr", "ssim")}
+    return {**{key: ours[key] for key in ("clip", "dose", "ratio")}, "rival": best["method"], **margins}
+
+
+def _by(margins: list[Row], key: str) -> dict[str, float]:
+    values = dict.fromkeys(one[key] for one in margins)
+    return {str(value): mean(one["psnr_margin"] for one in margins if one[key] == value) for value in values}
+
+
+def _why(rival: str) -> str:
+    return next((reason for start, reason in _REASONS.items() if rival.startswith(start)), _REASONS["codec"])
