@@ -31,11 +31,13 @@ _OPTIONS = (
     "mask",
     "density",
     "period",
+    "adaptive",
     "seed",
     "mask_file",
     "coder",
     "step_sigma",
     "counts_per_electron",
+    "audit",
     "threads",
     "journal",
     "journal_limit_mb",
@@ -163,5 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_ENCODER_KEY")
     for name in _OPTIONS:
         described = EncoderSettings.model_fields[name]
-        run.add_argument(f"--{name.replace('_', '-')}", help=f"{described.description} (default {described.default})")
+        option, text = f"--{name.replace('_', '-')}", f"{described.description} (default {described.default})"
+        if described.annotation is bool:
+            run.add_argument(option, help=text, action="store_const", const=True)
+        else:
+            run.add_argument(option, help=text)
     return parser

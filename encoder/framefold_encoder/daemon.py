@@ -16,38 +16,29 @@ from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from framefold_encoder.coders import Coders
-from framefold_encoder.folding import Folder
-from framefold_encoder.ring import FrameRing, Group
+from framefold_encoder.group_encoder import GroupEncoder
+from framefold_encoder.ring import FrameRing
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import Source, SourceInfo
 from framefold_encoder.stream_journal import JournalFolder, StreamJournal
 from framefold_encoder.summary import Summary
 from framefold_encoder.uplink import StreamClosed, Uplink
-from framefold_protocol import payload, wire
 from framefold_protocol.coding import Coding
-from framefold_protocol.errors import FramefoldError, InputError
+from framefold_protocol.errors import FramefoldError
 from framefold_protocol.journal import Journal, MemoryJournal
-from framefold_protocol.masks import derive_masks
-from framefold_protocol.messages import Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import StreamMetadata
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
 
-Frames = npt.NDArray[np.unsignedinteger]
-_MAX_RAW_BYTES = 2**26
-"""Of frames in one raw message."""
 _PATIENCE_S = 0.5
 """How often a waiting encoder looks whether it was interrupted."""
 _FRESH = ("stream_id", "created_unix_ns")
 """Of a stream's metadata: not the same when it is described again."""
-_LOST = "the encoder's buffers were full: the link or the decoder did not keep up"
 
 
-def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None) -> StreamMetadata:
+def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None, audit: int = 0) -> StreamMetadata:
     """The stream's metadata, with a fresh stream id. `counts_per_electron` is for sources that do not know their gain."""
     return StreamMetadata(
         stream_id=uuid.uuid4().hex,
@@ -61,6 +52,7 @@ def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None
         frame_time_s=info.frame_time_s,
         pixel_size_nm=info.pixel_size_nm,
         counts_per_electron=info.counts_per_electron or counts_per_electron,
+        audit=audit,
     )
 
 
@@ -74,33 +66,15 @@ class Encoder:
 
     def __init__(self, source: Source, settings: EncoderSettings, uri: str = "") -> None:
         """`uri` names the source in the journal: only a run of the same source goes on with a stream."""
-        self._started = time.perf_counter()
         self._source = source
         self._settings = settings
         self._uri = uri
-        self._folders = {ratio: self._folder(ratio) for ratio in range(settings.ratio.smallest, settings.ratio.largest + 1)}
-        folder = self._folders[settings.ratio.largest]
-        self._snapshot_bytes = math.prod(folder.shape) * folder.sum_dtype.itemsize
-        if self._snapshot_bytes > payload.MAX_DECODED_BYTES:
-            found = f"frames of {folder.shape[0]} x {folder.shape[1]} pixels make snapshots of {self._snapshot_bytes:,} bytes"
-            raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
-        for each in {one.sum_dtype: one for one in self._folders.values()}.values():  # compiles, so that no frame waits for it
-            each.fold(np.zeros((each.ratio, *each.shape), source.info.dtype))
-        self._stream = describe(source.info, Coding(folder.families), settings.counts_per_electron)
-        self._quantisation = settings.quantisation(self._stream.counts_per_electron)
-        self._position = self._frames = 0
+        self._groups = GroupEncoder(source.info, settings)
+        self._stream = describe(source.info, self._groups.coding, settings.counts_per_electron, settings.audit)
         self._ratio = settings.ratio.smallest
-        self._sent_before = self._folded_bytes = 0
+        self._sent_before = 0
         self._durable: StreamJournal | None = None
-        self._folding_s = self._coding_s = 0.0
-        self._lock = threading.Lock()
         self.summary = Summary(self._stream.stream_id)
-
-    def _folder(self, ratio: int) -> Folder:
-        info, masks = self._source.info, self._settings.mask_file
-        specs = (spec.with_ratio(ratio) for spec in self._settings.families)
-        families = [derive_masks(spec, info.shape, masks.parent if masks else None) for spec in specs]
-        return Folder(families, info.dtype, self._settings.threads)
 
     def run(self, stop: threading.Event, progress: Callable[[Summary], None] = lambda summary: None) -> Summary:
         """Stream until the source ends or `stop` is set; then wait for the decoder to store it all.
@@ -125,7 +99,8 @@ class Encoder:
         """What the stream is made of."""
         stream, settings = self._stream, self._settings
         described = {f.name: str(getattr(stream, f.name)) for f in fields(stream) if f.name not in _FRESH}
-        chosen = {name: str(getattr(settings, name)) for name in ("ratio", "coder", "step_sigma")}
+        names = ("ratio", "coder", "step_sigma", "still_below")
+        chosen = {name: str(getattr(settings, name)) for name in names}
         return {"source": self._uri, "version": self._source.info.version} | described | chosen
 
     def _stream_durably(self, folder: JournalFolder, stop: threading.Event, progress: Callable[[Summary], None]) -> None:
@@ -158,7 +133,7 @@ class Encoder:
     def _resume(self, journal: StreamJournal) -> None:
         """Go on where a journal ends."""
         tally, self._stream = journal.tally, journal.stream
-        self._position, self._frames, self._sent_before = journal.end, tally.frames, tally.bytes_wire
+        self._groups.position, self._groups.frames, self._sent_before = journal.end, tally.frames, tally.bytes_wire
         self.summary = Summary(self._stream.stream_id, tally.frames - tally.gaps, tally.snapshots, gaps=tally.gaps)
         self.summary.bytes_in = self.summary.frames * math.prod(self._stream.shape) * self._source.info.dtype.itemsize
         self.summary.ratios.update(tally.ratios)
@@ -181,7 +156,7 @@ class Encoder:
         cpu_s, frames_before = time.process_time(), self.summary.frames
         with self._uplink(self._stream, journal) as uplink:
             count = partial(self._next_ratio, uplink)
-            ring = FrameRing(self._source, self._settings.ratio.largest, stop, count, self._frames)
+            ring = FrameRing(self._source, self._settings.ratio.largest, stop, count, self._groups.frames)
             self.summary.complete = self._stream_all(ring, uplink, stop, progress)
             self._update(uplink)
         if frames := self.summary.frames - frames_before:
@@ -190,73 +165,22 @@ class Encoder:
 
     def _stream_all(self, ring: FrameRing, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
         """Whether the decoder has stored everything; False when the encoder gave up waiting for it."""
-        with ring, Coders(self._settings.threads, self._snapshot_bytes) as coders:
+        with ring, Coders(self._settings.threads, self._groups.snapshot_bytes) as coders:
             for group in ring:
-                self._encode(group, coders)
-                if not self._hand_over(coders.finished(), uplink, stop):
+                audited = self._groups.encode(group, coders, self.summary)
+                # The coders of raw frames work on the ring's own memory, which must not go round before they are done.
+                if not self._hand_over(coders.rest() if audited else coders.finished(), uplink, stop):
                     return False
                 self._update(uplink)
                 progress(self.summary)
-            return self._hand_over(coders.rest(), uplink, stop) and self._attempt(partial(uplink.finish, self._frames), stop)
+            return self._hand_over(coders.rest(), uplink, stop) and self._attempt(
+                partial(uplink.finish, self._groups.frames), stop
+            )
 
     def _next_ratio(self, uplink: Uplink) -> int:
         """B of the group that is read next."""
         self._ratio = self._settings.ratio.next(self._ratio, uplink.backlog)
         return self._ratio
-
-    def _encode(self, group: Group, coders: Coders) -> None:
-        """Hand a group to the coders: what was lost before it, then its snapshot, or its frames where it makes none."""
-        lost, frames = group.first_frame - self._frames, group.frames
-        if lost:
-            coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
-            self.summary.gaps += lost
-        if group.complete and len(frames) > 1:
-            self._fold(group, coders)
-        elif len(frames):
-            count = max(1, _MAX_RAW_BYTES // frames[0].nbytes)  # the same parts wherever a restart goes on
-            for part in (frames[first : first + count] for first in range(0, len(frames), count)):
-                header = (*self._place(len(part)), group.arrived_ns)
-                coders.submit(partial(self._code_raw, header, part.copy()))
-        self.summary.frames += len(frames)
-        self.summary.bytes_in += frames.nbytes
-        self._folded_bytes += frames.nbytes
-
-    def _place(self, frames: int) -> tuple[int, int, int]:
-        """Position, first frame and number of frames of the stream's next message."""
-        place = self._position, self._frames, frames
-        self._position, self._frames = self._position + 1, self._frames + frames
-        return place
-
-    def _fold(self, group: Group, coders: Coders) -> None:
-        memory = coders.memory()
-        start = time.perf_counter()
-        sums = self._folders[len(group.frames)].fold(group.frames, None, memory)
-        if not self._folding_s:
-            self.summary.first_group_s = time.perf_counter() - self._started
-            _log.info("first group after %.2f s, compiling and reading in", self.summary.first_group_s)
-        self._folding_s += time.perf_counter() - start
-        header = (*self._place(len(group.frames)), group.arrived_ns)
-        coders.submit(partial(self._code_snapshot, header, sums), memory)
-        self.summary.snapshots += 1
-        self.summary.ratios[len(group.frames)] += 1
-
-    def _code_snapshot(self, header: tuple[int, int, int, int], sums: Frames) -> Parts:
-        start = time.perf_counter()
-        packed = payload.pack(sums, self._quantisation, overwrite=True)
-        parts = wire.encode(Snapshot(*header, **vars(packed)))
-        self._coded_for(time.perf_counter() - start)
-        return parts
-
-    def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
-        start = time.perf_counter()
-        packed = payload.pack(frames, overwrite=True)
-        parts = wire.encode(RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base))
-        self._coded_for(time.perf_counter() - start)
-        return parts
-
-    def _coded_for(self, seconds: float) -> None:
-        with self._lock:
-            self._coding_s += seconds
 
     def _hand_over(self, messages: Iterable[Parts], uplink: Uplink, stop: threading.Event) -> bool:
         return all(self._attempt(partial(uplink.put, parts), stop) for parts in messages)
@@ -274,5 +198,4 @@ class Encoder:
             self._durable.bytes_wire = self.summary.bytes_wire
         if self.summary.bytes_wire:
             self.summary.wire_ratio = self.summary.bytes_in / self.summary.bytes_wire
-        if self._coding_s:
-            self.summary.encoder_gb_s = self._folded_bytes / (self._folding_s + self._coding_s) / 1e9
+        self.summary.encoder_gb_s = self._groups.gb_s

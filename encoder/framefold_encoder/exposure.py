@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from framefold_encoder.motion import Motion
 from framefold_protocol.coding import BlockMap
+
+SMALLEST_RATIO = 4
+"""Frames of a group whose motion can be told."""
+Motion = npt.NDArray[np.float32]
+"""(ceil(H / 64), ceil(W / 64)): the error that motion makes in the plain average of the group, over the one that shot noise
+makes in it; both mean squares. About 0 where nothing moves, and a little below by chance."""
 
 
 def choose_families(motion: Motion, below: Sequence[float]) -> BlockMap:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from numba import njit
 
 from framefold_encoder.bands import in_bands
+from framefold_encoder.exposure import SMALLEST_RATIO, Motion
 from framefold_encoder.kernels import VISIT, WORD, masked_add
 from framefold_protocol.coding import BLOCK, block_map_shape
 
-PARTS = 4
+PARTS = SMALLEST_RATIO
 """Of a group: halves would not see what swings back within it."""
 ROW_STEP = 32
 """One row in so many: a thirty-second of the fold's reads, and 128 pixels of each block."""
@@ -23,9 +24,6 @@ _add_one = masked_add(1, 0)  # the rows are far apart: what lies ahead is not re
 _add_several = masked_add(VISIT, 0)
 
 Counts = npt.NDArray[np.unsignedinteger]
-Motion = npt.NDArray[np.float32]
-"""(ceil(H / 64), ceil(W / 64)): the error that motion makes in the plain average of the group, over the one that shot noise
-makes in it; both mean squares. About 0 where nothing moves, and a little below by chance."""
 
 
 def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -> Motion:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from framefold_encoder.exposure import SMALLEST_RATIO
 from framefold_encoder.ratio import RatioRange
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.endpoint import check_endpoint
@@ -15,6 +17,9 @@ from framefold_protocol.errors import InputError, SettingsError
 from framefold_protocol.keys import LinkKeys, read_public_key, read_secret_key
 from framefold_protocol.masks import MAX_PERIOD, MaskKind, MaskSpec
 from framefold_protocol.settings import load_settings
+
+Numbers = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+"""A list, in TOML; numbers with commas between them elsewhere."""
 
 
 class EncoderSettings(BaseModel):
@@ -28,6 +33,15 @@ class EncoderSettings(BaseModel):
     )
     mask: MaskKind = Field("balanced", description="Mask kind")
     density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
+    adaptive: bool = Field(
+        False, description="Each 64x64 block that moves little is folded with one of still_densities instead: more electrons"
+    )
+    still_densities: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Numbers] = Field(
+        (0.5, 1.0), min_length=1, max_length=255, description="Fractions of ones for blocks that move less and less"
+    )
+    still_below: Annotated[tuple[float, ...], Numbers] = Field(
+        (8.0, 1.0), description="Motion below which a block gets each of them: averaging's error by motion over that by noise"
+    )
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
     mask_file: Path | None = Field(None, description="Masks of kind 'file': a .npy (B, h, w) or .mat file")
@@ -38,6 +52,9 @@ class EncoderSettings(BaseModel):
     step_sigma: float = Field(0.5, ge=0.01, le=4, description="Width of a bin of the variance-stabilised coder, in sigma")
     counts_per_electron: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
+    )
+    audit: int = Field(
+        0, ge=0, lt=2**31, description="Send every so many-th group raw as well: the decoder measures its error on it; 0: none"
     )
     threads: int = Field(1, ge=1, le=256, description="Threads that fold, and as many that code")
     memory_mb: int = Field(512, ge=1, description="Bound on the messages in memory until they are stored or journalled, in MB")
@@ -57,7 +74,20 @@ class EncoderSettings(BaseModel):
         if file and self.ratio.smallest != self.ratio.largest:
             hint = "Give one ratio, the number of masks in the file"
             raise InputError(f"ratio is {self.ratio}, but the masks of file {file} have one only", hint=hint)
-        return (MaskSpec(self.mask, self.ratio.largest, self.density, self.period, self.seed, file),)
+        first = MaskSpec(self.mask, self.ratio.largest, self.density, self.period, self.seed, file)
+        return (first, *self._still_families(first)) if self.adaptive else (first,)
+
+    def _still_families(self, first: MaskSpec) -> Iterator[MaskSpec]:
+        if self.mask == "file":
+            raise InputError("adaptive is set, but the masks are a file's", hint="Choose another mask kind, or not adaptive")
+        if self.ratio.smallest < SMALLEST_RATIO:
+            hint = "Choose a larger ratio, or not adaptive"
+            raise InputError(f"ratio is {self.ratio}, expected at least {SMALLEST_RATIO} with adaptive", hint=hint)
+        if len(self.still_densities) != len(self.still_below) or list(self.still_below) != sorted(self.still_below)[::-1]:
+            found = f"still_densities is {self.still_densities} and still_below is {self.still_below}"
+            raise InputError(f"{found}, expected as many thresholds as densities, falling", hint="Correct the two keys")
+        for density in self.still_densities:
+            yield replace(first, kind="balanced", density=density)
 
     def quantisation(self, counts_per_electron: float | None) -> VarianceStabilised | None:
         """How snapshots of a detector with this gain are coded; None: exactly. Raises `InputError` for an absurd gain."""

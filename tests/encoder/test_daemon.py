@@ -165,7 +165,7 @@ def test_ratio_1_sends_frames_as_they_are():
 
 
 def test_raw_frames_are_sent_in_parts_that_a_payload_holds(monkeypatch):
-    monkeypatch.setattr("framefold_encoder.daemon._MAX_RAW_BYTES", 3 * 64)
+    monkeypatch.setattr("framefold_encoder.group_encoder._MAX_RAW_BYTES", 3 * 64)
     with decoder() as (endpoint, stored):
         summary = Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 28), EncoderSettings(to=endpoint)).run(threading.Event())
     assert summary.complete

@@ -1,0 +1,164 @@
+"""Groups of frames to messages: the gap before it, its snapshot, or its frames where it makes none; each with its place.
+
+Folding happens here and now, in memory that goes round; coding is left to the `Coders`. Nothing about links or journals.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from framefold_encoder.coders import Coders
+from framefold_encoder.exposure import choose_families
+from framefold_encoder.folding import Folder
+from framefold_encoder.motion import motion
+from framefold_encoder.ring import Group
+from framefold_encoder.settings import EncoderSettings
+from framefold_encoder.sources import SourceInfo
+from framefold_encoder.summary import Summary
+from framefold_protocol import payload, wire
+from framefold_protocol.coding import BlockMap, Coding
+from framefold_protocol.errors import InputError
+from framefold_protocol.masks import derive_masks
+from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
+from framefold_protocol.wire import Parts
+
+_log = logging.getLogger(__name__)
+
+Frames = npt.NDArray[np.unsignedinteger]
+_MAX_RAW_BYTES = 2**26
+"""Of frames in one raw message."""
+_LOST = "the encoder's buffers were full: the link or the decoder did not keep up"
+
+
+class GroupEncoder:
+    """Encodes the groups of one stream, in order."""
+
+    def __init__(self, info: SourceInfo, settings: EncoderSettings) -> None:
+        """Compiles the fold, so that no frame waits for it. Raises `InputError` when the frames or masks do not fit."""
+        self._started = time.perf_counter()
+        self._info = info
+        self._settings = settings
+        ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
+        self._folders = {ratio: self._folder(ratio) for ratio in ratios}
+        largest = self._folders[settings.ratio.largest]
+        self.coding = Coding(largest.families)
+        """The stream's families, at their largest ratio."""
+        self.snapshot_bytes = math.prod(largest.shape) * largest.sum_dtype.itemsize
+        if self.snapshot_bytes > payload.MAX_DECODED_BYTES:
+            found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {self.snapshot_bytes:,} bytes"
+            raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
+        for each in {one.sum_dtype: one for one in self._folders.values()}.values():
+            frames = np.zeros((each.ratio, *each.shape), info.dtype)
+            each.fold(frames, self._block_map(frames))
+        self._gain = info.counts_per_electron or settings.counts_per_electron
+        self._quantisation = settings.quantisation(self._gain)
+        self.position = self.frames = 0
+        """Of the stream's next message, and frames before it. Set both to go on with a stream."""
+        self._folding_s = self._coding_s = 0.0
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def gb_s(self) -> float:
+        """Bytes of frames over the time spent folding and coding, in GB/s; 0 before the first message is coded."""
+        return self._bytes / (self._folding_s + self._coding_s) / 1e9 if self._coding_s else 0.0
+
+    def encode(self, group: Group, coders: Coders, summary: Summary) -> bool:
+        """Hand a group to the coders, and count it; returns whether they still read its frames."""
+        lost, frames = group.first_frame - self.frames, group.frames
+        if lost:
+            coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
+            summary.gaps += lost
+        folded = group.complete and len(frames) > 1
+        audited = folded and bool(self._settings.audit) and summary.snapshots % self._settings.audit == 0
+        if folded:
+            if audited:
+                self._audit(group, coders)
+            self._fold(group, coders, summary)
+        else:
+            for part in _parts(frames):
+                header = (*self._place(len(part)), group.arrived_ns)
+                coders.submit(partial(self._code_raw, header, part.copy()))
+        summary.frames += len(frames)
+        summary.bytes_in += frames.nbytes
+        self._bytes += frames.nbytes
+        return audited
+
+    def _folder(self, ratio: int) -> Folder:
+        masks = self._settings.mask_file
+        specs = (spec.with_ratio(ratio) for spec in self._settings.families)
+        families = [derive_masks(spec, self._info.shape, masks.parent if masks else None) for spec in specs]
+        return Folder(families, self._info.dtype, self._settings.threads)
+
+    def _block_map(self, frames: Frames) -> BlockMap | None:
+        """Which family folds each block; None when the stream has one."""
+        if not self._settings.adaptive:
+            return None
+        return choose_families(motion(frames, self._gain or 1.0, self._settings.threads), self._settings.still_below)
+
+    def _place(self, frames: int) -> tuple[int, int, int]:
+        """Position, first frame and number of frames of the stream's next message."""
+        place = self.position, self.frames, frames
+        self.position, self.frames = self.position + 1, self.frames + frames
+        return place
+
+    def _fold(self, group: Group, coders: Coders, summary: Summary) -> None:
+        memory = coders.memory()
+        start = time.perf_counter()
+        block_map = self._block_map(group.frames)
+        sums = self._folders[len(group.frames)].fold(group.frames, block_map, memory)
+        if not self._folding_s:
+            summary.first_group_s = time.perf_counter() - self._started
+            _log.info("first group after %.2f s, compiling and reading in", summary.first_group_s)
+        self._folding_s += time.perf_counter() - start
+        header = (*self._place(len(group.frames)), group.arrived_ns)
+        coders.submit(partial(self._code_snapshot, header, sums, block_map), memory)
+        summary.snapshots += 1
+        summary.ratios[len(group.frames)] += 1
+
+    def _audit(self, group: Group, coders: Coders) -> None:
+        """The group's frames as they are, beside the snapshot that follows."""
+        for part in _parts(group.frames):
+            position, first_frame, _ = self._place(0)
+            header = position, first_frame, len(part), group.arrived_ns
+            coders.submit(partial(self._code_audit, header, part))
+
+    def _code_snapshot(self, header: tuple[int, int, int, int], sums: Frames, block_map: BlockMap | None) -> Parts:
+        start = time.perf_counter()
+        packed = payload.pack(sums, self._quantisation, overwrite=True)
+        map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
+        parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
+        self._coded_for(time.perf_counter() - start)
+        return parts
+
+    def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
+        start = time.perf_counter()
+        packed = payload.pack(frames, overwrite=True)
+        parts = wire.encode(RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base))
+        self._coded_for(time.perf_counter() - start)
+        return parts
+
+    def _code_audit(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
+        start = time.perf_counter()
+        packed = payload.pack(frames)
+        parts = wire.encode(Audit(*header, packed.dtype, packed.codec, packed.payload, packed.base))
+        self._coded_for(time.perf_counter() - start)
+        return parts
+
+    def _coded_for(self, seconds: float) -> None:
+        with self._lock:
+            self._coding_s += seconds
+
+
+def _parts(frames: Frames) -> Iterator[Frames]:
+    """Frames as many as a message takes: the same parts wherever a restart goes on."""
+    count = max(1, _MAX_RAW_BYTES // max(frames[:1].nbytes, 1))
+    return (frames[first : first + count] for first in range(0, len(frames), count))
