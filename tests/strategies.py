@@ -21,6 +21,7 @@ streams = st.builds(
     frame_time_s=st.none() | st.floats(0, 1e6),
     pixel_size_nm=st.none() | st.floats(0, 1e6),
     counts_per_electron=st.none() | st.floats(0, 1e6),
+    audit=naturals,
 )
 pixels = {
     "position": naturals,
@@ -32,6 +33,7 @@ pixels = {
     "payload": st.binary(max_size=200),
     "base": naturals,
 }
+pixels_of_an_audit = {"count" if name == "frames" else name: values for name, values in pixels.items()}
 quantisations = st.builds(
     VarianceStabilised,
     gain=st.floats(1e-3, 1e3),
@@ -46,6 +48,7 @@ messages_of_the_link = st.one_of(
         messages.Snapshot, **pixels, block_map=st.none() | st.binary(max_size=50), quantisation=st.none() | quantisations
     ),
     st.builds(messages.RawFrames, **pixels),
+    st.builds(messages.Audit, **pixels_of_an_audit),
     st.builds(messages.Gap, naturals, naturals, naturals, st.text(max_size=30)),
     st.builds(messages.Ack, naturals, naturals),
     st.builds(messages.End, naturals, naturals),

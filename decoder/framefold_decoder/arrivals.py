@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -28,7 +28,7 @@ from framefold_protocol import wire
 from framefold_protocol.disk_journal import DiskJournal
 from framefold_protocol.durable import disk_errors
 from framefold_protocol.errors import FramefoldError, StoreError
-from framefold_protocol.messages import Data, End, Gap, Hello, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Audit, Data, End, Gap, Hello, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -170,18 +170,14 @@ class Arrivals:
         self._metrics = metrics or Metrics()
         self._streams: dict[str, Arrival] = {}
         self._broken: dict[str, StoreError] = {}
+        self._take_up_again = 0.0
         self._closing = threading.Event()
         self._work = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
 
     def __enter__(self) -> Arrivals:
         """Take up what an earlier process left. What cannot be read is left alone, and told in `problems`."""
-        for folder in sorted(self._folder.glob("*")):
-            try:
-                self._take_up(folder)
-            except StoreError as error:
-                _log.error("stream %s cannot go on: %s", folder.name, error)
-                self._broken[folder.name] = error
+        self._take_up(sorted(folder.name for folder in self._folder.glob("*")))
         self._thread.start()
         return self
 
@@ -205,8 +201,8 @@ class Arrivals:
     def open(self, stream: StreamMetadata, record: StreamRecord) -> Arrival:
         """A stream that is not complete in the catalogue; `record` is what that says. Raises `StoreError`."""
         stream_id = stream.stream_id
-        if stream_id in self._broken:
-            raise self._broken[stream_id]
+        if error := self._broken.get(stream_id):
+            raise StoreError(error.message, hint=error.hint)
         if stream_id not in self._streams:
             self._library.store(stream_id)  # one that cannot be opened is no place to go on
             metadata = msgpack.packb({"hello": hello_of(stream)})
@@ -216,6 +212,8 @@ class Arrivals:
 
     def sync(self) -> None:
         """Put what was taken on the disk, as far as it has room."""
+        if self._broken and time.monotonic() >= self._take_up_again:
+            self._take_up([name for name, error in self._broken.items() if isinstance(error.__cause__, OSError)])
         for arrival in self._streams.values():
             arrival.sync()
         if any(arrival.stored < arrival.synced for arrival in self._streams.values()):
@@ -232,7 +230,19 @@ class Arrivals:
         """Something was synced or ended: look for work now."""
         self._work.set()
 
-    def _take_up(self, folder: Path) -> None:
+    def _take_up(self, stream_ids: Iterable[str]) -> None:
+        self._take_up_again = time.monotonic() + _RETRY_S
+        for stream_id in stream_ids:
+            try:
+                self._reopen(self._folder / stream_id)
+            except StoreError as error:
+                if stream_id not in self._broken:
+                    _log.error("stream %s cannot go on: %s", stream_id, error)
+                self._broken[stream_id] = error
+            else:
+                self._broken.pop(stream_id, None)
+
+    def _reopen(self, folder: Path) -> None:
         with disk_errors(f"reading journal {folder}"):
             if not DiskJournal.exists(folder):  # it was being made, or deleted
                 return _remove_empty(folder)
@@ -269,7 +279,7 @@ def hello_of(stream: StreamMetadata) -> bytes:
 
 def _data(parts: Parts) -> Data:
     message = wire.decode(parts)
-    assert isinstance(message, Snapshot | RawFrames | Gap), "only these are taken"
+    assert isinstance(message, Snapshot | RawFrames | Audit | Gap), "only these are taken"
     return message
 
 

@@ -28,7 +28,7 @@ from framefold_decoder.catalogue_tables import (
 )
 from framefold_decoder.store.metadata import from_json, to_json
 from framefold_protocol.errors import RemoteProtocolError, StoreError
-from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
 
 State = Literal["receiving", "complete"]
 
@@ -177,10 +177,11 @@ class Catalogue:
             rows = session.execute(wanted.order_by(PositionRow.stream_id, PositionRow.position).limit(limit))
             return [(row.stream_id, row.position) for row in rows]
 
-    def mark_decoded(self, stream_id: str, position: int, model: str, chi2: float, psnr: float | None = None) -> None:
+    def mark_decoded(self, stream_id: str, position: int, model: str, chi2: float | None, psnr: float | None = None) -> None:
         """Count a snapshot as reconstructed by `model`; again by another replaces it. `psnr` in dB, of audit groups."""
         found = PositionRow.stream_id == stream_id, PositionRow.position == position, PositionRow.kind == "snapshot"
-        change = update(PositionRow).values(model=model, chi2=chi2 if math.isfinite(chi2) else None, psnr=psnr).where(*found)
+        finite = chi2 if chi2 is not None and math.isfinite(chi2) else None
+        change = update(PositionRow).values(model=model, chi2=finite, psnr=psnr).where(*found)
         with self._session() as session:
             if _changed(session.execute(change.where(PositionRow.model.is_(None)))):
                 counted = update(StreamRow).where(StreamRow.id == stream_id).values(decoded=StreamRow.decoded + 1)
@@ -242,7 +243,7 @@ def _record(row: StreamRow) -> StreamRecord:
 
 
 def _position_row(stream_id: str, data: Data) -> PositionRow:
-    kind = {Snapshot: "snapshot", RawFrames: "raw", Gap: "gap"}[type(data)]
+    kind = {Snapshot: "snapshot", RawFrames: "raw", Audit: "audit", Gap: "gap"}[type(data)]
     return PositionRow(
         stream_id=stream_id,
         position=data.position,

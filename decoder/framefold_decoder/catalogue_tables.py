@@ -64,9 +64,10 @@ class PositionRow(Base):
     stream_id: Mapped[str] = mapped_column(ForeignKey("streams.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    """snapshot, raw or gap."""
+    """snapshot, raw, audit or gap."""
     first_frame: Mapped[int]
     frames: Mapped[int]
+    """How many it adds to the stream: none, for an audit group."""
     reason: Mapped[str]
     """Why the frames of a gap were lost; empty otherwise."""
     model: Mapped[str | None]

@@ -8,7 +8,7 @@
     for stream_id, position in library.catalogue.pending():           # any decode thread
         store = library.store(stream_id)
         Y, coding = store.snapshot(position), store.coding(position)
-        library.put_frames(stream_id, position, frames, chi2, model)  # stored, and no longer pending
+        library.put_frames(stream_id, position, frames, quality, provenance)  # stored, and no longer pending
 
 One process at a time may open a library; readers of the Zarr folders need no leave.
 """
@@ -24,6 +24,7 @@ from typing import TextIO
 from framefold_decoder.catalogue import Catalogue, StreamRecord
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.durable import lock_folder, store_errors
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.metadata import check_metadata
 from framefold_decoder.store.rounding import Frames
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
@@ -118,9 +119,7 @@ class Library:
         self.store(stream_id).finish(position, frames)
         self.catalogue.finish(stream_id, position)
 
-    def put_frames(
-        self, stream_id: str, position: int, frames: Frames, chi2: float, model: str, psnr: float | None = None
-    ) -> None:
-        """Store a snapshot's reconstruction, (B, H, W) float32 counts: pixels first, catalogue after. `psnr` in dB."""
-        self.store(stream_id).put_frames(position, frames, chi2, model)
-        self.catalogue.mark_decoded(stream_id, position, model, chi2, psnr)
+    def put_frames(self, stream_id: str, position: int, frames: Frames, quality: Quality, provenance: Provenance) -> None:
+        """Store a snapshot's reconstruction, (B, H, W) float32 counts: pixels first, catalogue after."""
+        self.store(stream_id).put_frames(position, frames, quality, provenance)
+        self.catalogue.mark_decoded(stream_id, position, provenance.model, quality.chi2, quality.psnr)

@@ -11,11 +11,15 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from framefold_decoder.library import Library
+from framefold_decoder.store.provenance import Quality
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import Data, Gap, Snapshot
 
 CHI2_BUCKETS = (0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Around 1, where the frames explain the data."""
+PSNR_BUCKETS = (15.0, 20.0, 22.5, 25.0, 27.5, 30.0, 32.5, 35.0, 40.0)
+"""dB."""
+SSIM_BUCKETS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 DECODE_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Seconds."""
 
@@ -42,6 +46,13 @@ class Metrics:
         self.chi2 = Histogram("framefold_chi2", "chi2 of reconstructed snapshots.", buckets=CHI2_BUCKETS, registry=registry)
 
     def stored(self, batch: Sequence[Data], wire_bytes: int) -> None:
+        self.audit_psnr = Histogram(
+            "framefold_audit_psnr_db", "PSNR of audited snapshots.", buckets=PSNR_BUCKETS, registry=registry
+        )
+        self.audit_ssim = Histogram(
+            "framefold_audit_ssim", "SSIM of audited snapshots.", buckets=SSIM_BUCKETS, registry=registry
+        )
+
         """Count messages that were stored, which came in so many bytes."""
         lost = sum(data.frames for data in batch if isinstance(data, Gap))
         self.snapshots.inc(sum(isinstance(data, Snapshot) for data in batch))
@@ -49,11 +60,14 @@ class Metrics:
         self.lost_frames.inc(lost)
         self.wire_bytes.inc(wire_bytes)
 
-    def decoded(self, chi2: float, seconds: float) -> None:
+    def decoded(self, quality: Quality, seconds: float) -> None:
         """Count a reconstructed snapshot."""
         self.decode_seconds.observe(seconds)
-        if math.isfinite(chi2):
-            self.chi2.observe(chi2)
+        if quality.chi2 is not None and math.isfinite(quality.chi2):
+            self.chi2.observe(quality.chi2)
+        if quality.psnr is not None and quality.ssim is not None:
+            self.audit_psnr.observe(quality.psnr)
+            self.audit_ssim.observe(quality.ssim)
 
     def watch(self, library: Library, problems: Callable[[], Iterable[str]]) -> None:
         """Tell of the library, and of problems beside its own, as they are at each `exposition`."""

@@ -56,6 +56,7 @@ def serve(settings: DecoderSettings) -> None:
             tokens=tokens,
             metrics=metrics,
         )
+            decode=unfolder.request if settings.model != "none" else None,
         _log.info("encoders connect to %s", settings.ingest)
         url = f"{'https' if settings.http_certificate else 'http'}://{settings.http}"
         _log.info("REST at %s/api/v1, described at %s/docs", url, url)

@@ -1,27 +1,31 @@
 """Background reconstruction: every stored snapshot becomes frames and a chi2, in order within a stream, one at a time.
 
-A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected.
+A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected. Streams
+that are to be decoded again, by request, come after everything that is new.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections import deque
 from types import TracebackType
 
+from framefold_decoder.decoding import LibraryDecoder, next_position
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
-from framefold_decoder.quality import chi2
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_decoder.store import StreamStore
-from framefold_protocol.errors import FramefoldError
+from framefold_decoder.store.group_table import Kind
+from framefold_protocol.errors import FramefoldError, InputError, StoreError
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 3.0
 """How long the last snapshot of an unfinished stream waits for its successor."""
 _TICK_S = 1.0
+_RETRY_S = 10.0
+"""After this a snapshot is tried again that the store did not take."""
 
 
 class Unfolder:
@@ -31,9 +35,10 @@ class Unfolder:
         self._library = library
         self._registry = registry
         self._model = model
+        self._decoder = LibraryDecoder(library, registry)
         self._metrics = metrics or Metrics()
-        self._failed: set[tuple[str, int]] = set()
-        self._cards_kept: set[str] = set()
+        self._failed: dict[tuple[str, int], float] = {}
+        self._requested: deque[tuple[str, int, str]] = deque()
         self._closing = threading.Event()
         self._work = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unfolder", daemon=True)
@@ -56,6 +61,24 @@ class Unfolder:
         """Something was stored: look for work now."""
         self._work.set()
 
+    def request(self, stream_id: str, model: str, start: int = 0, stop: int | None = None) -> int:
+        """Decode the snapshots that are stored at positions start to stop - 1 again, with `model`; returns how many.
+
+        Frames are replaced one snapshot at a time; the old ones can be read until then. A restart forgets what is left to do.
+        Raises `InputError` when there is no snapshot, `ModelError` when the model does not fit.
+        """
+        store = self._library.store(stream_id)
+        positions = [group.position for group in store.groups(start, stop) if group.kind is Kind.SNAPSHOT]
+        if not positions:
+            end = store.position if stop is None else stop
+            message = f"positions {start} to {end - 1} of stream {stream_id} hold no snapshot"
+            raise InputError(message, hint="GET its quality for what each position holds")
+        for position in {store.group(position).frames: position for position in positions}.values():  # one of each ratio
+            self._registry.choose(model, store.coding(position))
+        self._requested.extend((stream_id, position, model) for position in positions)
+        self.wake()
+        return len(positions)
+
     def _run(self) -> None:
         while not self._closing.is_set():
             self._work.clear()
@@ -71,49 +94,36 @@ class Unfolder:
                 self._unfold(*task)
         except Exception as error:  # what one snapshot meets must not keep the others waiting
             known = isinstance(error, FramefoldError)
-            _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=not known)
-            if task is not None:
-                self._failed.add(task)  # tried again after a restart
+            if task is None or task[:2] not in self._failed:
+                _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=not known)
+            if task is not None:  # the disk may have room soon; the rest is tried again after a restart
+                self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
         return task is not None
 
-    def _next_task(self) -> tuple[str, int] | None:
+    def _next_task(self) -> tuple[str, int, str] | None:
         for task in self._library.catalogue.pending(limit=len(self._failed) + 16):
-            if task not in self._failed and self._has_neighbours(*task):
-                return task
-        return None
+            if time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
+                return *task, self._model
+        return self._requested.popleft() if self._requested else None
 
     def _has_neighbours(self, stream_id: str, position: int) -> bool:
         record = self._library.catalogue.stream(stream_id)
         if record is None:
             return False
         waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9
-        return record.position > position + 1 or record.state == "complete" or not 0 <= waited_s < _PATIENCE_S
+        if record.state == "complete" or not 0 <= waited_s < _PATIENCE_S:
+            return True
+        return next_position(self._library.store(stream_id), position) < record.position
 
-    def _keep_card(self, model: str) -> None:
-        """Put a model's card into the catalogue before its first frames are, so that they can be traced to it for good."""
-        if model not in self._cards_kept:
-            entry = next(entry for entry in self._registry.models() if entry.name == model)
-            self._library.catalogue.add_model(model, entry.card or {})
-            self._cards_kept.add(model)
-
-    def _unfold(self, stream_id: str, position: int) -> None:
-        store = self._library.store(stream_id)
-        group = _group(store, position)
-        assert group is not None, "only snapshots are pending"
-        reconstructor = self._registry.choose(self._model, group.coding)
-        self._keep_card(reconstructor.name)
-        noise = NoiseModel(counts_per_electron=store.metadata.counts_per_electron or 1.0)
+    def _unfold(self, stream_id: str, position: int, model: str) -> None:
         start = time.perf_counter()
-        frames = reconstructor.reconstruct(group, _group(store, position - 1), _group(store, position + 1), noise)
-        misfit = chi2(group, frames, noise)
-        self._library.put_frames(stream_id, position, frames, misfit, reconstructor.name)
+        decoded = self._decoder.decode(stream_id, position, model)
         took_s = time.perf_counter() - start
-        self._metrics.decoded(misfit, took_s)
-        _log.info("stream %s position %d: %s, chi2 %.3f, %.1f s", stream_id, position, reconstructor.name, misfit, took_s)
-
-
-def _group(store: StreamStore, position: int) -> FoldedGroup | None:
-    """The snapshot at a position with its masks; None where there is none, or no snapshot."""
-    if not 0 <= position < store.position or store.group(position).kind != "snapshot":
-        return None
-    return FoldedGroup(store.snapshot(position), store.coding(position))
+        quality, made_by = decoded.quality, decoded.provenance.model
+        self._metrics.decoded(quality, took_s)
+        _log.info("stream %s position %d: %s, chi2 %.3f, %.1f s", stream_id, position, made_by, quality.chi2, took_s)
+        if decoded.audited and decoded.audited.noise_is_overestimated:
+            _log.warning(
+                "stream %s position %d: its audit frames are less noisy than counts_per_electron %g says; chi2 is too low",
+                *(stream_id, position, quality.gain),
+            )

@@ -1,7 +1,7 @@
 """The messages of the link as frozen nouns; their bytes are in `wire.py`, their order in `session.py`.
 
-A stream's *positions* count its data messages from 0. `Snapshot`, `RawFrames` and `Gap` each take one position; together they
-cover every frame of the stream exactly once, in order. Fields added later have defaults.
+A stream's *positions* count its data messages from 0. `Snapshot`, `RawFrames`, `Audit` and `Gap` each take one position;
+together they cover every frame of the stream exactly once, in order; `Audit` covers none. Fields added later have defaults.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
 
-PROTOCOL_VERSION = 1
-"""The version of SPEC.md these messages are."""
-VERSIONS = (1, 1)
+PROTOCOL_VERSION = 2
+"""The version of SPEC.md these messages are. Version 1 lacks `Audit`."""
+VERSIONS = (1, 2)
 """Lowest and highest version this package reads and writes."""
 
 
@@ -42,7 +42,9 @@ class StreamMetadata:
     pixel_size_nm: float | None = None
     """Nanometres at the specimen per pixel; None when unknown."""
     counts_per_electron: float | None = None
-    """Detector gain; None when unknown (the decoder then assumes 1)."""
+    """Detector gain; None when unknown (the decoder then measures it on audit groups, or assumes 1)."""
+    audit: int = 0
+    """Every so many-th group is sent raw as well as folded; 0: none. Only then may there be `Audit` messages."""
 
     @property
     def ratio(self) -> int:
@@ -111,6 +113,32 @@ class RawFrames:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Frames of the snapshot that follows, as the detector delivered them, beside the sum they were folded into.
+
+    Large groups come in several of these, one after the other, directly before their snapshot. Since version 2.
+    """
+
+    position: int
+    first_frame: int
+    """That snapshot's."""
+    count: int
+    """How many of its frames this holds; the audit messages before a snapshot hold all of them, in order."""
+    timestamp_ns: int
+    """That snapshot's."""
+    dtype: str
+    codec: str
+    payload: bytes = field(repr=False)
+    base: int = 0
+    """As of `Snapshot`."""
+
+    @property
+    def frames(self) -> int:
+        """What it adds to the stream: nothing, the snapshot does."""
+        return 0
+
+
+@dataclass(frozen=True)
 class Gap:
     """Frames that were lost before they could be sent, on record."""
 
@@ -155,5 +183,5 @@ class Error:
     """Lowest and highest protocol version the sender speaks; with code `version`."""
 
 
-Data = Snapshot | RawFrames | Gap
-Message = Hello | Welcome | Snapshot | RawFrames | Gap | Ack | End | Done | Error
+Data = Snapshot | RawFrames | Audit | Gap
+Message = Hello | Welcome | Snapshot | RawFrames | Audit | Gap | Ack | End | Done | Error

@@ -14,6 +14,7 @@ from framefold_protocol import wire
 from framefold_protocol.errors import LocalProtocolError, RemoteProtocolError
 from framefold_protocol.messages import (
     Ack,
+    Audit,
     Data,
     Done,
     End,
@@ -27,7 +28,7 @@ from framefold_protocol.messages import (
     Welcome,
 )
 from framefold_protocol.transitions import DECODER, ENCODER, State, Step, Table
-from framefold_protocol.wire import DEFAULT_READER, Parts, Reader
+from framefold_protocol.wire import AUDITS_SINCE, DEFAULT_READER, Parts, Reader
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class _Side:
         return wire.encode(message, self.version)
 
     def _kind(self, message: Message) -> str:
-        return "data" if isinstance(message, Snapshot | RawFrames | Gap) else type(message).__name__.lower()
+        return "data" if isinstance(message, Snapshot | RawFrames | Audit | Gap) else type(message).__name__.lower()
 
 
 class EncoderSession(_Side):
@@ -143,11 +144,14 @@ class EncoderSession(_Side):
 
     `start` and `end` are what an earlier run left in its journal: everything before `start` is stored at the decoder, anything
     before `end` may have been sent, and the stream may have been ended there. `run` counts the encoder's starts on this stream.
+    A stream with audit groups is sent in version 2 or not at all.
     """
 
     def __init__(
         self, stream: StreamMetadata, start: int = 0, end: int = 0, *, run: int = 1, reader: Reader = DEFAULT_READER
     ) -> None:
+        if stream.audit:
+            reader = replace(reader, versions=(max(AUDITS_SINCE, reader.versions[0]), reader.versions[1]))
         super().__init__(ENCODER, State.IDLE, reader)
         self.stream = stream
         self.next_position = start
@@ -276,7 +280,7 @@ class DecoderSession(_Side):
                     )
                 self.stream, self.version, self._attempt = stream, version, attempt
                 return Opened(stream, run, attempt)
-            case Snapshot() | RawFrames() | Gap():
+            case Snapshot() | RawFrames() | Audit() | Gap():
                 return self._data(message)
             case End(position, frames):
                 self._check_consecutive("end", position, self.expected, "position")
@@ -286,10 +290,14 @@ class DecoderSession(_Side):
                 return Refused(message)
         raise AssertionError(message)
 
-    def welcome(self, position: int, frames: int, credit: int) -> Parts:
-        """Take the stream: everything before `position`, `frames` frames, is stored already."""
+    def welcome(self, position: int, frames: int, credit: int, *, stored: int | None = None) -> Parts:
+        """Take the stream: everything before `position`, `frames` frames, has arrived.
+
+        `stored` when not all of that is stored yet: the peer is told this position, for it forgets what is before the one it
+        is told; what it sends again is a duplicate.
+        """
         self.expected, self._frames = position, frames
-        return self._sending(Welcome(position, credit, self._attempt))
+        return self._sending(Welcome(position if stored is None else stored, credit, self._attempt))
 
     def acknowledge(self, position: int, credit: int) -> Parts:
         """Everything before `position` is stored."""
@@ -306,7 +314,7 @@ class DecoderSession(_Side):
             raise RemoteProtocolError(f"position {data.position} comes after the end", code="out-of-turn")
         self._check_consecutive("data", data.position, self.expected, "position")
         self._check_consecutive("data", data.first_frame, self._frames, "first frame")
-        if data.frames < 1:
+        if data.frames < 1 and not isinstance(data, Audit):
             raise RemoteProtocolError(f"position {data.position} holds {data.frames} frames, expected at least 1")
         self.expected += 1
         self._frames += data.frames

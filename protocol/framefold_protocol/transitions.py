@@ -3,9 +3,9 @@
     encoder   idle ─hello▶ greeting ─◀welcome streaming ─end▶ ending ─◀done done
     decoder   waiting ─◀hello greeted ─welcome▶ streaming ─◀end ending ─done▶ done
 
-Kinds that are not message types: `data` is snapshot, raw-frames or gap; `stale` a welcome that answers an older hello; `retry`
-an error after which a fresh hello may help; `downgrade` an error `version` after which an older version may. SPEC.md shows
-`diagram()` of both tables.
+Kinds that are not message types: `data` is snapshot, raw-frames, audit or gap; `stale` a welcome that answers an older hello;
+`retry` an error after which a fresh hello may help; `downgrade` an error `version` after which an older version may. SPEC.md
+shows `diagram()` of both tables.
 """
 
 from __future__ import annotations

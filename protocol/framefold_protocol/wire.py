@@ -1,7 +1,7 @@
 """Messages <-> bytes. A message is a ZeroMQ multipart of three parts:
 
     header    msgpack map: `v` (protocol version), `type`, and the message's fields
-    payload   the coded pixels of `snapshot` and `raw-frames`; empty otherwise
+    payload   the coded pixels of `snapshot`, `raw-frames` and `audit`; empty otherwise
     checksum  CRC-32 (IEEE 802.3) of header then payload, u32 little-endian
 
 Decoding accepts or raises `RemoteProtocolError`, nothing else; unknown fields are ignored, so that a newer peer can add some.
@@ -23,7 +23,7 @@ import msgpack
 
 from framefold_protocol import messages
 from framefold_protocol.errors import InputError, RemoteProtocolError
-from framefold_protocol.messages import PROTOCOL_VERSION, VERSIONS, Message
+from framefold_protocol.messages import VERSIONS, Message
 
 Parts = list[bytes]
 
@@ -41,6 +41,7 @@ _TYPES: dict[str, type[Message]] = {
     "snapshot": messages.Snapshot,
     "raw-frames": messages.RawFrames,
     "gap": messages.Gap,
+    "audit": messages.Audit,
     "ack": messages.Ack,
     "end": messages.End,
     "done": messages.Done,
@@ -48,6 +49,9 @@ _TYPES: dict[str, type[Message]] = {
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 
+AUDITS_SINCE = 2
+"""The version that brought audit groups."""
+_SINCE: dict[type[Message], int] = {messages.Audit: AUDITS_SINCE}
 
 @dataclass(frozen=True)
 class Reader:
@@ -94,9 +98,9 @@ class Reader:
 DEFAULT_READER = Reader()
 
 
-def encode(message: Message, version: int = PROTOCOL_VERSION) -> Parts:
-    """The three parts of a message."""
-    header = {"v": version, "type": _NAMES[type(message)], **asdict(message)}
+def encode(message: Message, version: int | None = None) -> Parts:
+    """The three parts of a message, in the lowest version that has it unless another is named: the most peers read that."""
+    header = {"v": version or _SINCE.get(type(message), 1), "type": _NAMES[type(message)], **asdict(message)}
     payload = header.pop("payload", b"")
     packed = msgpack.packb(header)
     return [packed, payload, struct.pack("<I", _checksum(packed, payload))]
@@ -120,7 +124,7 @@ def _build_message(name: object, values: dict[str, typing.Any], payload: bytes) 
     cls = _TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
         raise RemoteProtocolError(f"message type {reprlib.repr(name)} is unknown, expected one of {', '.join(_TYPES)}")
-    if cls in (messages.Snapshot, messages.RawFrames):
+    if cls in (messages.Snapshot, messages.RawFrames, messages.Audit):
         values["payload"] = payload
     elif payload:
         raise RemoteProtocolError(f"message {name!r} has a payload of {len(payload)} bytes, expected none")

@@ -9,7 +9,7 @@ import numpy as np
 from framefold_protocol import payload
 from framefold_protocol.coding import Coding, block_map_shape
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
 
 ONE_FAMILY = (MaskSpec(ratio=4, period=8),)
 TWO_FAMILIES = (*ONE_FAMILY, MaskSpec("ones", ratio=4))
@@ -39,17 +39,22 @@ class Example:
     def frames(self) -> int:
         return len(self.truth)
 
-    def fold(self, count: int = 1) -> Example:
+    def fold(self, count: int = 1, audited_in: int = 0) -> Example:
+        """So many groups; with `audited_in`, each behind its own frames in so many messages."""
         metadata, ratio = self.metadata, self.metadata.ratio
         masks = tuple(derive_masks(spec, metadata.shape) for spec in metadata.families)
         for _ in range(count):
             blocks = self.random.integers(0, len(masks), block_map_shape(metadata.shape), np.uint8) if len(masks) > 1 else None
-            coding = self.codings[self.positions] = Coding(masks, blocks)
             frames = self._draw(ratio)
+            for part in np.array_split(frames, audited_in) if audited_in else ():
+                coded = payload.encode(part)
+                self._add(Audit, len(part), 1000 + self.frames, metadata.dtype, payload.CODEC, coded)
+            timestamp = 1000 + (self.frames if audited_in else self.positions)
+            coding = self.codings[self.positions] = Coding(masks, blocks)
             sums = np.sum(coding.window() * frames.astype(np.uint64), axis=0)
             small = sums.astype("uint16" if ratio * np.iinfo(metadata.dtype).max < 2**16 else "uint32")
             block_map = None if blocks is None else blocks.tobytes()
-            self._add(Snapshot, ratio, 1000 + self.positions, str(small.dtype), payload.CODEC, payload.encode(small), block_map)
+            self._add(Snapshot, ratio, timestamp, str(small.dtype), payload.CODEC, payload.encode(small), block_map)
             self.truth = np.concatenate([self.truth, frames])
         return self
 

@@ -17,6 +17,7 @@ from stream_examples import TWO_FAMILIES, Example, make_metadata
 from framefold_decoder.api import openapi
 from framefold_decoder.api.app import create_app
 from framefold_decoder.library import Library
+from framefold_decoder.store.provenance import Provenance, Quality
 
 UNKNOWN = "f" * 32
 
@@ -54,8 +55,8 @@ def example(library) -> Example:
     library.add_stream(metadata)
     library.put(metadata.stream_id, example.messages, 5000)
     library.finish(metadata.stream_id, example.positions, example.frames)
-    library.put_frames(metadata.stream_id, 0, example.group(0), 1.0, "gap-tv")
-    library.put_frames(metadata.stream_id, 3, example.group(3), 3.0, "net")
+    library.put_frames(metadata.stream_id, 0, example.group(0), Quality(1.0), Provenance("gap-tv"))
+    library.put_frames(metadata.stream_id, 3, example.group(3), Quality(3.0), Provenance("net"))
     return example
 
 

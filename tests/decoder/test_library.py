@@ -8,6 +8,7 @@ import pytest
 from stream_examples import Example, make_metadata
 
 from framefold_decoder.library import Library
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.masks import MaskSpec, derive_masks
 
@@ -28,7 +29,7 @@ def test_a_stream_from_hello_to_frames(library, tmp_path):
     library.put(stream_id, example.messages[2:], 50)
     library.finish(stream_id, example.positions, example.frames)
     for _, position in library.catalogue.pending():
-        library.put_frames(stream_id, position, example.group(position), 1.0, "gap-tv")
+        library.put_frames(stream_id, position, example.group(position), Quality(1.0), Provenance("gap-tv"))
 
     assert library.catalogue.pending() == []
     record = library.catalogue.stream(stream_id)

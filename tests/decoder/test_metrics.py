@@ -111,7 +111,7 @@ def test_what_is_reconstructed_is_counted(library, metrics, scrape):
     with Unfolder(library, Registry(), "gap-tv", metrics):
         eventually(lambda: not library.catalogue.pending(), "all are reconstructed")
     counted = scrape()
-    chi2 = library.store(example.metadata.stream_id).chi2()
+    chi2 = library.store(example.metadata.stream_id).measures("chi2")
     assert counted["framefold_chi2_count"] == counted["framefold_decode_seconds_count"] == 3
     assert counted["framefold_chi2_sum"] == pytest.approx(np.sum(chi2), rel=1e-5)
     assert counted["framefold_chi2_bucket{+Inf}"] == 3

@@ -18,6 +18,7 @@ from stream_examples import TWO_FAMILIES, Example, make_metadata
 
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol import payload
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.masks import MaskSpec
@@ -91,20 +92,21 @@ def test_frames_are_nan_until_decoded_then_close_to_what_was_put(tmp_path):
     assert np.isnan(store.frames(0, 8)).all()
     assert not store.group(1).readable
     reconstruction = example.group(1) + np.float32(0.3)
-    store.put_frames(1, reconstruction, chi2=1.25, model="gap-tv")
+    store.put_frames(1, reconstruction, Quality(1.25), Provenance("gap-tv"))
     assert np.isnan(store.frames(0, 4)).all()
     np.testing.assert_allclose(store.frames(4, 8), reconstruction, rtol=0, atol=16 / 32)
-    assert (store.group(1).chi2, store.group(1).model, store.group(1).readable) == (1.25, "gap-tv", True)
-    assert np.isnan(store.chi2()).tolist() == [True, False]
+    assert (store.group(1).quality, store.group(1).provenance) == (Quality(1.25), Provenance("gap-tv"))
+    assert store.group(1).readable
+    assert np.isnan(store.measures("chi2")).tolist() == [True, False]
 
 
 def test_a_better_model_replaces_frames(tmp_path):
     example = Example(make_metadata()).fold()
     store = stored(tmp_path, example)
-    store.put_frames(0, example.group(0) * 0, 9.0, "gap-tv")
-    store.put_frames(0, example.group(0), 1.0, "net")
+    store.put_frames(0, example.group(0) * 0, Quality(9.0), Provenance("gap-tv"))
+    store.put_frames(0, example.group(0), Quality(1.0), Provenance("net"))
     np.testing.assert_allclose(store.frames(0, 4), example.truth, atol=0.5)
-    assert StreamStore(store.path).group(0).model == "net"
+    assert StreamStore(store.path).group(0).provenance == Provenance("net")
 
 
 def test_gaps_are_nan_and_shift_the_groups_after_them(tmp_path):
@@ -112,7 +114,7 @@ def test_gaps_are_nan_and_shift_the_groups_after_them(tmp_path):
     example = Example(make_metadata()).fold().gap(3).fold(2).raw(2)
     store = stored(tmp_path, example)
     for position in (0, 2, 3):
-        store.put_frames(position, example.group(position), 1.0, "gap-tv")
+        store.put_frames(position, example.group(position), Quality(1.0), Provenance("gap-tv"))
     frames = store.frames(0, store.frame_count)
     assert np.isnan(frames[4:7]).all()
     for position in (0, 2, 3):
@@ -126,13 +128,13 @@ def test_gaps_are_nan_and_shift_the_groups_after_them(tmp_path):
 def test_putting_a_position_again_writes_the_same_bytes(tmp_path):
     example = Example(make_metadata(families=TWO_FAMILIES)).fold(2).gap(5).fold().raw(3)
     store = stored(tmp_path, example)
-    store.put_frames(1, example.group(1), 1.0, "gap-tv")
+    store.put_frames(1, example.group(1), Quality(1.0), Provenance("gap-tv"))
     before = contents(store.path)
     store.put(*example.messages[1:])
     store.put(example.messages[2])
     assert contents(store.path) == before
     assert store.position == 5
-    assert store.group(1).model == "gap-tv"
+    assert store.group(1).provenance == Provenance("gap-tv")
 
 
 @pytest.mark.parametrize("catalogue_position", [None, 2, 3])
@@ -159,7 +161,7 @@ def test_finished_it_opens_in_plain_zarr_and_dask_with_its_true_size(tmp_path):
     example = Example(make_metadata(families=TWO_FAMILIES)).fold(3).gap(2).raw(1)
     store = stored(tmp_path, example)
     for position in range(3):
-        store.put_frames(position, example.group(position), 1.0 + position, "gap-tv")
+        store.put_frames(position, example.group(position), Quality(1.0 + position), Provenance("gap-tv"))
     store.finish(example.positions, example.frames)
 
     group = zarr.open_group(store.path, mode="r")
@@ -175,6 +177,41 @@ def test_finished_it_opens_in_plain_zarr_and_dask_with_its_true_size(tmp_path):
 
     lazy = dask.array.from_zarr(str(store.path), component="frames")
     np.testing.assert_array_equal(lazy.compute(), store.frames(0, 15))
+
+
+def test_audit_groups_lie_beside_their_snapshots(tmp_path):
+    example = Example(make_metadata(families=TWO_FAMILIES, audit=2)).fold(1, audited_in=3).fold().gap(3).fold(1, audited_in=1)
+    example.raw(2)
+    store = stored(tmp_path, example)
+    kinds = [Kind.AUDIT] * 3 + [Kind.SNAPSHOT] * 2 + [Kind.GAP, Kind.AUDIT, Kind.SNAPSHOT, Kind.RAW]
+    assert [group.kind for group in store.groups()] == kinds
+    np.testing.assert_array_equal(store.audit(3), example.truth[:4])
+    assert store.audit(4) is None
+    np.testing.assert_array_equal(store.audit(7), example.truth[11:15])
+    assert [store.last_audit(position) for position in (2, 3, 4, 6, 8)] == [None, 3, 3, 3, 7]
+    assert [store.find(n) for n in (0, 3, 4, 8, 11, 14, 15)] == [3, 3, 4, 5, 7, 7, 8]
+    assert [store.snapshot_count, store.frame_count] == [3, 17]
+    np.testing.assert_array_equal(store.raw(8), example.truth[15:])
+    before = contents(store.path)
+    store.put(*example.messages[2:])
+    assert contents(store.path) == before
+    store.finish(example.positions, example.frames)
+    group = zarr.open_group(store.path, mode="r")
+    np.testing.assert_array_equal(group["audit"][:], np.concatenate([example.truth[:4], example.truth[11:15]]))
+    assert (group["audit"].dtype, group["raw"].shape) == (np.uint8, (2, 37, 70))
+    assert group["groups/kind"][:].tolist() == [3, 3, 3, 0, 0, 2, 3, 0, 1]
+    assert group["groups/index"][:].tolist() == [0, 2, 3, 0, 1, -1, 4, 2, 0]
+    reopened = StreamStore(store.path)
+    np.testing.assert_array_equal(reopened.audit(7), example.truth[11:15])
+
+
+def test_a_crash_between_audit_frames_and_their_snapshot_goes_on(tmp_path):
+    example = Example(make_metadata(audit=1)).fold(2, audited_in=2)
+    stored(tmp_path, Example(example.metadata)).put(*example.messages[:4])
+    store = StreamStore(tmp_path / "stream.zarr", position=4)
+    assert store.frame_count == 4
+    store.put(*example.messages[4:])
+    np.testing.assert_array_equal(store.audit(5), example.truth[4:])
 
 
 def test_attributes_describe_the_stream(tmp_path):
@@ -193,7 +230,7 @@ def test_attributes_describe_the_stream(tmp_path):
     assert image["datasets"] == [{"path": "frames", "coordinateTransformations": scale}]
     assert json.loads((store.path / "frames/zarr.json").read_text())["dimension_names"] == ["t", "y", "x"]
     ours = attributes["framefold"]
-    assert (ours["version"], ours["complete"], ours["positions"], ours["frames"]) == (1, True, 2, 6)
+    assert (ours["version"], ours["complete"], ours["positions"], ours["frames"]) == (2, True, 2, 6)
     assert ours["gaps"] == [{"position": 1, "first_frame": 4, "frames": 2, "reason": "link down"}]
     assert StreamStore(store.path).metadata == example.metadata
 
@@ -227,7 +264,7 @@ def test_an_empty_stream_finishes(tmp_path):
 def test_arrays_grow_past_their_first_size(tmp_path):
     example = Example(make_metadata((2, 3))).gap(1).fold(1030)
     store = stored(tmp_path, example)
-    store.put_frames(1030, example.group(1030), 1.0, "gap-tv")
+    store.put_frames(1030, example.group(1030), Quality(1.0), Provenance("gap-tv"))
     store.finish(example.positions, example.frames)
     reopened = StreamStore(store.path)
     assert reopened.position == 1031
@@ -291,11 +328,11 @@ def test_frames_of_the_wrong_shape_or_place_are_refused(tmp_path):
     example = Example(make_metadata()).fold().gap(4)
     store = stored(tmp_path, example)
     with pytest.raises(StoreError, match=r"expected \(4, 37, 70\)"):
-        store.put_frames(0, example.group(0)[:3], 1.0, "gap-tv")
+        store.put_frames(0, example.group(0)[:3], Quality(1.0), Provenance("gap-tv"))
     with pytest.raises(StoreError, match="for a gap"):
-        store.put_frames(1, example.group(1), 1.0, "gap-tv")
+        store.put_frames(1, example.group(1), Quality(1.0), Provenance("gap-tv"))
     with pytest.raises(StoreError, match="expected 0 to 1"):
-        store.put_frames(2, example.group(0), 1.0, "gap-tv")
+        store.put_frames(2, example.group(0), Quality(1.0), Provenance("gap-tv"))
 
 
 @pytest.mark.parametrize("limit", [0, 200, 900])
@@ -324,8 +361,8 @@ def test_what_is_no_store_is_named_with_a_hint(tmp_path):
 def test_a_newer_format_is_refused(tmp_path):
     store = stored(tmp_path, Example(make_metadata()))
     group = zarr.open_group(store.path)
-    group.attrs["framefold"] = group.attrs["framefold"] | {"version": 2}
-    with pytest.raises(StoreError, match="format version 2, expected 1"):
+    group.attrs["framefold"] = group.attrs["framefold"] | {"version": 3}
+    with pytest.raises(StoreError, match="format version 3, expected 2"):
         StreamStore(store.path)
 
 
@@ -366,7 +403,7 @@ def test_metadata_that_cannot_be_is_the_peers_fault(tmp_path, fields):
 def test_a_damaged_file_is_told_from_good_ones(tmp_path, array, read):
     example = Example(make_metadata()).fold()
     store = stored(tmp_path, example)
-    store.put_frames(0, example.group(0), 1.0, "gap-tv")
+    store.put_frames(0, example.group(0), Quality(1.0), Provenance("gap-tv"))
     chunk = store.path / array / "c/0/0/0"
     chunk.write_bytes(chunk.read_bytes()[:-20])
     with pytest.raises(StoreError, match=f"{array} of .* is damaged"):
@@ -398,7 +435,7 @@ def test_ingest_decoding_and_reading_at_once(tmp_path):
         for position in positions:
             while store.position <= position and not done.is_set():
                 time.sleep(0.001)
-            store.put_frames(position, example.group(position), float(position), "gap-tv")
+            store.put_frames(position, example.group(position), Quality(float(position)), Provenance("gap-tv"))
 
     def read():
         while not done.is_set():
@@ -419,4 +456,4 @@ def test_ingest_decoding_and_reading_at_once(tmp_path):
     store.finish(example.positions, example.frames)
     reopened = StreamStore(store.path)
     np.testing.assert_allclose(reopened.frames(1, 100), example.truth[1:], atol=0.5)
-    np.testing.assert_array_equal(reopened.chi2()[1:25], np.arange(1, 25))
+    np.testing.assert_array_equal(reopened.measures("chi2")[1:25], np.arange(1, 25))

@@ -43,7 +43,7 @@ def library(tmp_path):
 
 
 def decoded(library):
-    return set(np.flatnonzero(np.isfinite(library.store(STREAM.stream_id).chi2())).tolist())
+    return set(np.flatnonzero(np.isfinite(library.store(STREAM.stream_id).measures("chi2"))).tolist())
 
 
 def wait_for(condition):

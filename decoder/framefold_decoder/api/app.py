@@ -8,13 +8,13 @@ from fastapi import FastAPI
 
 from framefold_decoder.api import frames, service, streams
 from framefold_decoder.api.access import REFUSALS, Authorized
-from framefold_decoder.api.context import Context
+from framefold_decoder.api.context import Context, Decode
 from framefold_decoder.api.errors import add_error_handlers, error_responses
 from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.1.0"
+API_VERSION = "1.2.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"
@@ -28,12 +28,13 @@ def create_app(
     max_bytes: int = MAX_BYTES,
     tokens: Tokens | None = None,
     metrics: Metrics | None = None,
+    decode: Decode | None = None,
 ) -> FastAPI:
     """The REST service of a library.
 
     `models` tells the models, objects or maps with the fields of `schemas.ModelInfo`; `problems`, what else than the library
     keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer; `tokens` says who may ask, None:
-    everybody who reaches loopback. The caller closes the library.
+    everybody who reaches loopback; `decode` has snapshots decoded again. The caller closes the library.
     """
     app = FastAPI(
         title="framefold decoder",
@@ -44,7 +45,7 @@ def create_app(
     )
     metrics = metrics or Metrics()
     metrics.watch(library, problems)
-    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics)
+    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode)
     for router in (streams.router, frames.router, service.models_router):
         app.include_router(router, prefix=PREFIX, dependencies=[Authorized], responses=REFUSALS)
     app.include_router(service.metrics_router, dependencies=[Authorized], responses=REFUSALS)

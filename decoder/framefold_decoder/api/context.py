@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Path, Request
 
@@ -14,6 +14,13 @@ from framefold_decoder.catalogue import StreamRecord
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_decoder.store import StreamStore
+
+
+class Decode(Protocol):
+    """As `unfolding.Unfolder.request`."""
+
+    def __call__(self, stream_id: str, model: str, start: int, stop: int | None) -> int:
+        """How many snapshots will be decoded."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Context:
     tokens: Tokens | None
     """None: no token is needed, which only loopback may allow."""
     metrics: Metrics
+    decode: Decode | None
+    """Has snapshots decoded again; None: nothing is decoded here."""
 
 
 def _context(request: Request) -> Context:

@@ -59,6 +59,28 @@ class Chi2Summary(BaseModel):
     largest: float = Field(description="The worst snapshot's chi2.")
 
 
+class AuditSummary(BaseModel):
+    """Reconstructions against frames that were sent raw as well, at pixels their snapshot did not see, noise taken out."""
+
+    every: int = Field(description="Every so many-th group is sent raw as well as folded.")
+    count: int = Field(description="Snapshots that were compared with their frames.")
+    psnr_median: float = Field(description="Median of their PSNR, dB.")
+    psnr_lowest: float = Field(description="The worst snapshot's PSNR, dB.")
+    ssim_median: float = Field(description="Median of their SSIM, at most 1.")
+
+
+class StreamNoise(BaseModel):
+    """Variance of one frame's pixel: gain * (counts - offset) + read_noise^2."""
+
+    source: Literal["audit", "stream", "assumed"] = Field(
+        description="audit: measured on the latest audit group, the gain only where the stream does not tell it; "
+        "stream: the gain it tells; assumed: a counting detector's."
+    )
+    gain: float = Field(description="Counts per electron.")
+    offset: float = Field(description="Counts without electrons.")
+    read_noise: float = Field(description="Standard deviation without electrons, counts.")
+
+
 class StreamDetail(StreamSummary):
     """All that is known of a stream."""
 
@@ -71,20 +93,46 @@ class StreamDetail(StreamSummary):
     gaps: list[LostFrames] = Field(description="Frames that never arrived.")
     frames_lost: int = Field(description="Sum of the gaps' frames.")
     chi2: Chi2Summary | None = Field(description="How well the frames explain the snapshots; null before anything is decoded.")
+    audit: AuditSummary | None = Field(description="How near they come to the truth; null before an audit group is decoded.")
+    noise: StreamNoise | None = Field(description="Of the last decoded snapshot; null before anything is decoded.")
     store: str = Field(description="The stream's Zarr group on the decoder's machine.")
+
+
+class MadeBy(BaseModel):
+    """What made a snapshot's frames: the same makes the same bytes, on a CPU."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    model: str = Field(description="The net's or solver's name.")
+    sha256: str | None = Field(description="Of the net's ONNX file; null for a solver.")
+    code: str = Field(description="framefold's version and 12 digits of the SHA-256 of its code for reconstruction.")
+    settings: dict[str, Any] = Field(description="What else they depend on: provider, library versions, neighbours seen.")
 
 
 class GroupQuality(BaseModel):
     """One position: what it holds and how well it was reconstructed."""
 
     position: int = Field(description="Its number in the stream, from 0.")
-    kind: Literal["snapshot", "raw", "gap"] = Field(description="raw: frames sent as they are; gap: frames that were lost.")
+    kind: Literal["snapshot", "raw", "gap", "audit"] = Field(
+        description="raw: frames sent as they are; gap: frames that were lost; audit: frames of the snapshot after it."
+    )
     first_frame: int = Field(description="The first frame it covers.")
-    frames: int = Field(description="How many frames it covers.")
+    frames: int = Field(description="How many frames it covers; audit: how many it holds, the snapshot after it covers them.")
     timestamp_ns: int | None = Field(description="When its first frame reached the encoder, ns since 1970; null for a gap.")
     snapshot: int | None = Field(description="Its snapshot number; null when it holds none.")
     chi2: float | None = Field(description="mean((Y - sum C X)^2 / var(Y)), 1 is ideal; null when not decoded.")
     model: str | None = Field(description="What reconstructed it; null when not decoded.")
+    psnr: float | None = Field(
+        description="dB, against its audit frames, noise taken out: 10 log10(peak^2 / error) at pixels its masks hid, the peak "
+        "being the frames' 99.9 % quantile above the offset. Null without them, or when the noise model contradicts them."
+    )
+    psnr_low: float | None = Field(description="dB: psnr one standard error down.")
+    psnr_high: float | None = Field(description="dB: psnr one standard error up; null when psnr is a lower bound.")
+    ssim: float | None = Field(description="SSIM with the noise-free frames, likewise; null where psnr is.")
+    gain: float | None = Field(description="Counts per electron that chi2, psnr and ssim go by; null when not decoded.")
+    offset: float | None = Field(description="Counts without electrons, likewise.")
+    read_noise: float | None = Field(description="Standard deviation without electrons in counts, likewise.")
+    made_by: MadeBy | None = Field(description="What made its frames; null when not decoded.")
 
 
 class Quality(BaseModel):
@@ -92,6 +140,22 @@ class Quality(BaseModel):
 
     positions: int = Field(description="Stored positions of the stream.")
     groups: list[GroupQuality] = Field(description="Positions start to start + limit - 1, as far as they are stored.")
+
+
+class DecodeRequest(BaseModel):
+    """Which snapshots to decode again, and with what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("auto", description="A name of GET /models; auto: the net that fits, else gap-tv.")
+    start: int = Field(0, ge=0, description="The first position.")
+    stop: int | None = Field(None, ge=1, description="The position after the last; null: all that are stored now.")
+
+
+class DecodeAccepted(BaseModel):
+    """What will be decoded, after all that is new."""
+
+    snapshots: int = Field(description="How many snapshots. A restart of the decoder forgets those that are left.")
 
 
 class ModelInfo(BaseModel):
@@ -112,6 +176,7 @@ class Health(BaseModel):
     """The process answers."""
 
     version: str = Field(description="framefold's version.")
+    problems: list[str] = Field(description="What keeps it from its work, as in `/readyz`; empty when all is well.")
 
 
 class Readiness(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,19 +10,26 @@ import numpy as np
 from fastapi import APIRouter, Query
 
 from framefold_decoder.api.context import ContextOf, RecordOf, StoreOf
-from framefold_decoder.api.errors import error_responses
+from framefold_decoder.api.errors import ApiError, error_responses
 from framefold_decoder.api.schemas import (
+    AuditSummary,
     Chi2Summary,
+    DecodeAccepted,
+    DecodeRequest,
     GroupQuality,
     LostFrames,
+    MadeBy,
     MaskFamily,
     Quality,
     StreamDetail,
+    StreamNoise,
     StreamSummary,
 )
 from framefold_decoder.catalogue import StreamRecord
 from framefold_decoder.store import StreamStore
+from framefold_decoder.store import provenance as store_quality
 from framefold_decoder.store.group_table import Group, Kind
+from framefold_protocol.errors import ModelError
 
 router = APIRouter(prefix="/streams", tags=["streams"])
 UNKNOWN = error_responses(s404="No such stream.", s422="A parameter is out of bounds.")
@@ -54,6 +62,8 @@ def get_stream(record: RecordOf, store: StoreOf, context: ContextOf) -> StreamDe
         gaps=[LostFrames(position=g.position, first_frame=g.first_frame, frames=g.frames, reason=g.reason) for g in gaps],
         frames_lost=sum(gap.frames for gap in gaps),
         chi2=_chi2(store),
+        audit=_audit(store),
+        noise=_noise(store),
         store=str(store.path.absolute()),
     )
 
@@ -66,6 +76,23 @@ def get_quality(
 ) -> Quality:
     """How well each position was reconstructed, and by what."""
     return Quality(positions=store.position, groups=[_quality(group) for group in store.groups(start, start + limit)])
+
+
+@router.post(
+    "/{stream_id}/decode",
+    status_code=202,
+    responses=error_responses(
+        s404="No such stream.", s409="This decoder does not reconstruct.", s422="No snapshot there, or the model does not fit."
+    ),
+)
+def decode_stream(record: RecordOf, context: ContextOf, wanted: DecodeRequest) -> DecodeAccepted:
+    """Make frames anew from stored snapshots, in the background; the old ones are served until each is replaced."""
+    if context.decode is None:
+        raise ApiError(409, "this decoder does not reconstruct", "Start it with a model other than none")
+    try:
+        return DecodeAccepted(snapshots=context.decode(record.metadata.stream_id, wanted.model, wanted.start, wanted.stop))
+    except ModelError as error:
+        raise ApiError(422, error.message, error.hint) from error
 
 
 def _summary(record: StreamRecord) -> dict[str, Any]:
@@ -94,7 +121,7 @@ def _time(unix_ns: int) -> datetime:
 
 
 def _chi2(store: StreamStore) -> Chi2Summary | None:
-    chi2 = store.chi2()
+    chi2 = store.measures("chi2")
     chi2 = chi2[np.isfinite(chi2)]
     if not chi2.size:
         return None
@@ -102,7 +129,26 @@ def _chi2(store: StreamStore) -> Chi2Summary | None:
     return Chi2Summary(count=chi2.size, mean=chi2.mean(dtype=float), median=median, p95=p95, largest=chi2.max())
 
 
+def _audit(store: StreamStore) -> AuditSummary | None:
+    psnr, ssim = (values[np.isfinite(values)] for values in map(store.measures, ("psnr", "ssim")))
+    if not psnr.size:
+        return None
+    median = {"psnr_median": np.median(psnr), "ssim_median": np.median(ssim)}
+    return AuditSummary(every=store.metadata.audit, count=psnr.size, psnr_lowest=psnr.min(), **median)
+
+
+def _noise(store: StreamStore) -> StreamNoise | None:
+    decoded = np.flatnonzero(np.isfinite(store.measures("gain")))
+    if not decoded.size:
+        return None
+    latest = int(decoded[-1])
+    measured, told = store.last_audit(latest) is not None, store.metadata.counts_per_electron is not None
+    values = {name: store.measures(name)[latest] for name in ("gain", "offset", "read_noise")}
+    return StreamNoise(source="audit" if measured else "stream" if told else "assumed", **values)
+
+
 def _quality(group: Group) -> GroupQuality:
+    measures = asdict(group.quality or store_quality.Quality(None))
     return GroupQuality(
         position=group.position,
         kind=group.kind.value,
@@ -110,6 +156,7 @@ def _quality(group: Group) -> GroupQuality:
         frames=group.frames,
         timestamp_ns=None if group.kind is Kind.GAP else group.timestamp_ns,
         snapshot=group.index if group.kind is Kind.SNAPSHOT else None,
-        chi2=group.chi2,
-        model=group.model,
+        model=group.provenance.model if group.provenance else None,
+        made_by=MadeBy.model_validate(group.provenance) if group.provenance else None,
+        **measures,
     )

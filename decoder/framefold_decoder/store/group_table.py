@@ -5,11 +5,10 @@ The ingest thread appends rows, decode threads add quality to rows that exist, a
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,18 @@ import numpy.typing as npt
 import zarr
 
 from framefold_decoder.store.arrays import GROWTH_STEP, create_array, grow, trim
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.errors import StoreError
 
 
 class Kind(StrEnum):
-    """What a position holds; the column `kind` has their numbers, 0 to 2."""
+    """What a position holds; the column `kind` has their numbers, 0 to 3."""
 
     SNAPSHOT = "snapshot"
     RAW = "raw"
     GAP = "gap"
+    AUDIT = "audit"
+    """Frames of the snapshot that follows, as they were."""
 
 
 _KINDS = tuple(Kind)
@@ -41,25 +43,25 @@ class Group:
     kind: Kind
     first_frame: int
     frames: int
-    """How many it covers."""
+    """How many it covers; of an audit group, how many it holds: the snapshot covers them."""
     timestamp_ns: int
     """When its first frame reached the encoder, nanoseconds since 1970; 0 for a gap."""
     index: int
-    """Its row in `snapshots`, or its first row in `raw`; -1 for a gap."""
-    chi2: float | None = None
-    """mean((Y - sum C X)^2 / var(Y)) of its reconstruction; None until then."""
-    model: str | None = None
-    """Which model or solver reconstructed it; None until then."""
+    """Its row in `snapshots`, or its first row in `raw` or `audit`; -1 for a gap."""
+    quality: Quality | None = None
+    """Of its reconstruction; None until then."""
+    provenance: Provenance | None = None
+    """What reconstructed it; None until then."""
 
     @property
     def end(self) -> int:
-        """The frame after its last."""
-        return self.first_frame + self.frames
+        """The frame after the last it covers."""
+        return self.first_frame if self.kind is Kind.AUDIT else self.first_frame + self.frames
 
     @property
     def readable(self) -> bool:
         """Whether its frames can be read: sent raw, or reconstructed."""
-        return self.kind is Kind.RAW or self.model is not None
+        return self.kind is Kind.RAW or self.provenance is not None
 
 
 _NOT_STORED = 255
@@ -70,7 +72,11 @@ _COLUMNS: dict[str, tuple[str, int | float]] = {
     "index": ("int64", -1),
     "kind": ("uint8", _NOT_STORED),  # written last: a row with a kind is whole
 }
-_QUALITY: dict[str, tuple[str, int | float]] = {"chi2": ("float32", np.nan), "model": ("int16", -1)}
+_MEASURES = [measure.name for measure in fields(Quality)]
+_QUALITY: dict[str, tuple[str, int | float]] = {
+    **dict.fromkeys(_MEASURES, ("float64", np.nan)),
+    "provenance": ("int32", -1),  # written last: a row with one has frames
+}
 _ROW = np.dtype([(name, dtype) for name, (dtype, _) in (_COLUMNS | _QUALITY).items()])
 
 
@@ -81,7 +87,8 @@ class GroupTable:
         """Read the rows before `position`; None: all that were stored. Raises `StoreError` when they are not there."""
         self._group = group
         self._arrays: dict[str, zarr.Array[Any]] = {name: _array(group, name) for name in (*_COLUMNS, *_QUALITY)}
-        self._models: list[str] = list(group.attrs.get("models", []))  # type: ignore[arg-type]
+        described: list[Any] = list(group.attrs.get("provenances", []))  # type: ignore[arg-type]
+        self._provenances = [Provenance(**provenance) for provenance in described]
         self._lock = threading.Lock()
         kinds = np.asarray(self._arrays["kind"][:])
         stored = int(np.argmax(np.append(kinds, _NOT_STORED) == _NOT_STORED))
@@ -98,27 +105,29 @@ class GroupTable:
         """Make the empty arrays."""
         for name, (dtype, fill) in (_COLUMNS | _QUALITY).items():
             create_array(group, name, (), dtype, ("position",), fill=fill, chunk=GROWTH_STEP)
-        group.attrs.update({"kinds": {kind: number for number, kind in enumerate(_KINDS)}, "models": []})
+        group.attrs.update({"kinds": {kind: number for number, kind in enumerate(_KINDS)}, "provenances": []})
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, position: int) -> Group:
-        first_frame, frames, timestamp_ns, index, kind, chi2, model = self._rows[position].item()
-        name = self._models[model] if model >= 0 else None
-        known = chi2 if math.isfinite(chi2) else None
-        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, known, name)
+        first_frame, frames, timestamp_ns, index, kind, *measures, number = self._rows[position].item()
+        quality = provenance = None
+        if number >= 0:
+            quality = Quality(*(float(measure) if np.isfinite(measure) else None for measure in measures))
+            provenance = self._provenances[number]
+        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, quality, provenance)
 
-    def chi2(self) -> npt.NDArray[np.float32]:
-        """chi2 of every row, NaN where there is none."""
+    def measures(self, name: str) -> npt.NDArray[np.float64]:
+        """One of `Quality`'s fields for every row, NaN where there is none."""
         count = self._count
-        return self._rows["chi2"][:count].copy()
+        return self._rows[name][:count].copy()
 
-    def sizes(self, position: int) -> tuple[int, int]:
-        """How many snapshots and how many raw frames the positions before this one hold."""
+    def sizes(self, position: int) -> tuple[int, int, int]:
+        """How many snapshots, raw frames and audit frames the positions before this one hold."""
         rows = self._rows[:position]
-        raw = rows["kind"] == _KINDS.index(Kind.RAW)
-        return int(np.sum(rows["kind"] == _KINDS.index(Kind.SNAPSHOT))), int(np.sum(rows["frames"][raw]))
+        snapshots, raw, audit = (rows["kind"] == _KINDS.index(kind) for kind in (Kind.SNAPSHOT, Kind.RAW, Kind.AUDIT))
+        return int(snapshots.sum()), int(rows["frames"][raw].sum()), int(rows["frames"][audit].sum())
 
     def find(self, frame: int) -> int:
         """The position that covers a stored frame."""
@@ -146,23 +155,34 @@ class GroupTable:
         with self._lock:
             if end > len(self._rows):
                 rows = np.zeros(max(end, 2 * len(self._rows)), _ROW)
-                rows["chi2"], rows["model"] = np.nan, -1
+                for name, (_, fill) in _QUALITY.items():
+                    rows[name] = fill
                 rows[: self._count] = self._rows[: self._count]
                 self._rows = rows
             for name, values in columns.items():
                 self._rows[name][first:end] = values
             self._count = max(self._count, end)
 
-    def set_quality(self, position: int, chi2: float, model: str) -> None:
-        """Record how well a position was reconstructed, and by what."""
+    def set_quality(self, position: int, quality: Quality, provenance: Provenance) -> None:
+        """Record how well a position was reconstructed, and by what; again replaces it."""
         with self._lock:
-            if model not in self._models:
-                self._group.attrs["models"] = [*self._models, model]
-                self._models.append(model)
-            number = self._models.index(model)
-            self._arrays["chi2"][position] = chi2
-            self._arrays["model"][position] = number
-            self._rows["chi2"][position], self._rows["model"][position] = chi2, number
+            if provenance not in self._provenances:
+                described = [asdict(one) for one in (*self._provenances, provenance)]
+                self._group.attrs["provenances"] = described
+                self._provenances.append(provenance)
+            values = {name: np.nan if value is None else value for name, value in asdict(quality).items()}
+            before = self._rows[position]
+            changed = [name for name, value in values.items() if not np.array_equal(before[name], value, equal_nan=True)]
+
+            def put(name: str) -> None:
+                self._arrays[name][position] = values[name]
+
+            with ThreadPoolExecutor(max(1, len(changed))) as pool:  # each waits for its own fsync
+                list(pool.map(put, changed))
+            number = self._provenances.index(provenance)
+            self._arrays["provenance"][position] = number
+            for name, value in {**values, "provenance": number}.items():
+                self._rows[name][position] = value
 
     def trim(self) -> None:
         """Cut the arrays to the rows that are stored."""

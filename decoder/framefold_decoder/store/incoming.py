@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,15 @@ from framefold_decoder.store.layout import snapshot_dtype
 from framefold_protocol import payload
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import RemoteProtocolError
-from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
 
 Counts = npt.NDArray[np.unsignedinteger]
 MAX_FRAMES = 2**53
 """Of one stream: integers that JSON and every database hold exactly."""
 MAX_REASON = 1000
 """Characters of a gap's reason."""
+MAX_RAW_BYTES = 2**27
+"""Of the frames in one message, unless it holds one only: a chunk of zeros has 32 bytes, whatever it decodes to."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,16 @@ class Folded:
 
 
 Pixels = Folded | Counts | None
-"""Of a snapshot; of raw frames, (n, H, W); of a gap."""
+"""Of a snapshot; of raw frames and of an audit group, (n, H, W); of a gap."""
 
 
 def check_order(batch: Sequence[Data], first_frame: int) -> None:
     """Raise `RemoteProtocolError` unless the positions follow each other and their frames do too, from `first_frame` on."""
     position = batch[0].position
     for data in batch:
-        if (data.position, data.first_frame) != (position, first_frame) or not 1 <= data.frames <= MAX_FRAMES - first_frame:
+        fewest = 0 if isinstance(data, Audit) else 1
+        placed = (data.position, data.first_frame) == (position, first_frame)
+        if not placed or not fewest <= data.frames <= MAX_FRAMES - first_frame:
             found = f"position {data.position} with {data.frames} frames from {data.first_frame}"
             message = f"data has {found}, expected position {position} with at least 1 frame from {first_frame}"
             raise RemoteProtocolError(message, code="sequence-jump", hint="Say hello and resume", retry=True)
@@ -55,14 +60,26 @@ def unpack(data: Data, stream: StreamMetadata) -> Pixels:
             _expect(data, "reason", data.reason[:80], f"at most {MAX_REASON} characters", len(data.reason) <= MAX_REASON)
             return None
         case RawFrames():
-            _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
-            return payload.decode(data.payload, data.codec, data.dtype, (data.frames, *stream.shape), data.base)
+            return _raw(data, data.frames, stream)
+        case Audit(count=count):
+            _expect(data, "an audit group", data.count, "none in a stream whose hello announces none", stream.audit > 0)
+            _expect(data, "number of audit frames", count, f"1 to {stream.ratio}", 1 <= count <= stream.ratio)
+            return _raw(data, count, stream)
         case Snapshot():
             _expect(data, "number of frames", data.frames, f"at most {stream.ratio}", data.frames <= stream.ratio)
+            widest = np.dtype(snapshot_dtype(stream))
+            fits = data.dtype not in payload.DTYPES or np.dtype(data.dtype) <= widest
+            _expect(data, "type", data.dtype, f"at most {widest}", fits)
             sums = payload.decode(data.payload, data.codec, data.dtype, stream.shape, data.base, data.quantisation)
-            largest = int(np.iinfo(snapshot_dtype(stream)).max)
-            _expect(data, "largest sum", int(sums.max()), f"at most {largest}", int(sums.max()) <= largest)
             return Folded(sums, _block_map(data, stream))
+
+
+def _raw(data: RawFrames | Audit, count: int, stream: StreamMetadata) -> Counts:
+    """(count, H, W) of the stream's dtype."""
+    _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
+    size = count * math.prod(stream.shape) * np.dtype(data.dtype).itemsize
+    _expect(data, "bytes of frames", size, f"at most {MAX_RAW_BYTES}, or one frame", count == 1 or size <= MAX_RAW_BYTES)
+    return payload.decode(data.payload, data.codec, data.dtype, (count, *stream.shape), data.base)
 
 
 def _block_map(data: Snapshot, stream: StreamMetadata) -> BlockMap:

@@ -4,6 +4,7 @@ STREAM.zarr      attributes `ome` (OME-Zarr 0.5) and `framefold` (version, strea
   snapshots      (K, H, W) uint16/32/64, the sums as they were sent, a file each
   frames         (T, H, W) float32, detector counts, NaN where lost or not reconstructed yet; B frames share a file
   raw            (R, H, W) the detector's type, frames that were sent as they are
+  audit          (A, H, W) the detector's type, frames that were sent beside their snapshot; only with audit groups
   block_maps     (K, h, w) uint8, which family folded each 64x64 block; only with several families
   groups/        (P,) tables, a row per position: see `group_table.py`
 """
@@ -27,7 +28,7 @@ from framefold_protocol.coding import block_map_shape
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import StreamMetadata
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Counts up when older readers would misread a store."""
 
 
@@ -63,6 +64,8 @@ def _fill(group: zarr.Group, stream: StreamMetadata) -> None:
     )
     create_array(group, "raw", stream.shape, stream.dtype, ("frame", "y", "x"), length=stream.ratio, attributes=counts)
     if len(stream.families) > 1:
+    if stream.audit:
+        create_array(group, "audit", stream.shape, stream.dtype, ("frame", "y", "x"), length=stream.ratio, attributes=counts)
         create_array(group, "block_maps", block_map_shape(stream.shape), "uint8", ("snapshot", "block_y", "block_x"))
     GroupTable.create(group.create_group("groups"))
     described = {"version": FORMAT_VERSION, "stream": to_json(stream), "complete": False, "gaps": []}
@@ -88,5 +91,6 @@ def open_layout(path: Path) -> tuple[zarr.Group, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is not a framefold store: {error!r}", hint=hint) from error
     if version != FORMAT_VERSION:
-        raise StoreError(f"store {path} has format version {version!r}, expected {FORMAT_VERSION}", hint="Update framefold")
+        hint = "Use the framefold version that wrote it, or a newer one"
+        raise StoreError(f"store {path} has format version {version!r}, expected {FORMAT_VERSION}", hint=hint)
     return group, described  # type: ignore[return-value]

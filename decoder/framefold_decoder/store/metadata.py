@@ -33,6 +33,7 @@ def check_metadata(stream: StreamMetadata) -> None:
         ("dtype", stream.dtype in FRAME_DTYPES, f"one of {', '.join(FRAME_DTYPES)}"),
         ("families", len({spec.ratio for spec in families}) == 1 and len(families) <= 256, "1 to 256 families of one ratio"),
         ("mask_digests", len(stream.mask_digests) == len(families), "one for each family"),
+        ("audit", stream.audit < 2**31, "below 2^31"),
         ("created_unix_ns", stream.created_unix_ns < 2**63, "nanoseconds since 1970"),
         *((name, _positive(getattr(stream, name)), "above 0, or none") for name in _QUANTITIES),
     )

@@ -20,12 +20,13 @@ from framefold_decoder.store.durable import store_errors
 from framefold_decoder.store.group_table import Group, GroupTable, Kind
 from framefold_decoder.store.incoming import Counts, Folded, check_order, unpack
 from framefold_decoder.store.layout import create_layout, open_layout
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.metadata import check_metadata, from_json
 from framefold_decoder.store.rounding import Frames, round_below_noise
 from framefold_protocol.coding import BlockMap, Coding
 from framefold_protocol.errors import StoreError
 from framefold_protocol.masks import Masks, derive_masks
-from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
 
 
 class StreamStore:
@@ -94,7 +95,7 @@ class StreamStore:
             grow(self._arrays["frames"], groups[-1].end)
             self._table.write(groups)
 
-    def put_frames(self, position: int, frames: Frames, chi2: float, model: str) -> None:
+    def put_frames(self, position: int, frames: Frames, quality: Quality, provenance: Provenance) -> None:
         """Store a snapshot's reconstruction: (B, H, W) float32 detector counts, rounded below their noise.
 
         A later call for the same position replaces it. Raises `StoreError`.
@@ -108,17 +109,17 @@ class StreamStore:
         with store_errors(f"storing the frames of position {position} in {self.path}"):
             with self._frames_lock:
                 self._arrays["frames"][group.first_frame : group.end] = rounded
-            self._table.set_quality(position, chi2, model)
+            self._table.set_quality(position, quality, provenance)
 
     def finish(self, positions: int, frames: int) -> None:
         """Close the stream: it has this many positions and frames. Arrays get their true lengths; twice is a no-op."""
         if (positions, frames) != (self.position, self.frame_count):
             found = f"{self.position} positions and {self.frame_count} frames"
             raise StoreError(f"store {self.path} holds {found}, expected {positions} and {frames}", hint="Send the rest first")
-        snapshots, raw = self._table.sizes(positions)
+        snapshots, raw, audit = self._table.sizes(positions)
         with store_errors(f"finishing store {self.path}"):
             for name, array in self._arrays.items():
-                trim(array, {"frames": frames, "raw": raw}.get(name, snapshots))
+                trim(array, {"frames": frames, "raw": raw, "audit": audit}.get(name, snapshots))
             self._table.trim()
             self._describe(complete=True, positions=positions, frames=frames)
 
@@ -134,9 +135,9 @@ class StreamStore:
         """The rows of positions start to stop - 1, as far as they are stored."""
         return [self._table[position] for position in range(self.position)[start:stop]]
 
-    def chi2(self) -> npt.NDArray[np.float32]:
-        """chi2 of every stored position, NaN where there is none."""
-        return self._table.chi2()
+    def measures(self, name: str) -> npt.NDArray[np.float64]:
+        """One of `Quality`'s fields for every stored position, such as `chi2`; NaN where there is none."""
+        return self._table.measures(name)
 
     def find(self, frame: int) -> int:
         """The position that covers a frame. Raises `StoreError` outside 0 to `frame_count` - 1."""
@@ -158,6 +159,18 @@ class StreamStore:
         """The frames of a position that was sent raw: (n, H, W) of the detector's type."""
         group = self._group_of(Kind.RAW, position)
         return self._read("raw", slice(group.index, group.index + group.frames))
+
+    def audit(self, position: int) -> Counts | None:
+        """The frames that a snapshot was folded from, (B, H, W) of the detector's type; None where they were not sent."""
+        rows = self._audit_rows(self._group_of(Kind.SNAPSHOT, position))
+        return None if rows is None else self._read("audit", rows)
+
+    def last_audit(self, position: int) -> int | None:
+        """The last position up to this one that holds a snapshot whose frames were sent too."""
+        if not self.metadata.audit:
+            return None
+        groups = (self.group(earlier) for earlier in range(position, -1, -1))
+        return next((g.position for g in groups if g.kind is Kind.SNAPSHOT and self._audit_rows(g)), None)
 
     def coding(self, position: int) -> Coding:
         """The masks that folded a snapshot."""
@@ -184,6 +197,15 @@ class StreamStore:
             hint = "Restore the file from a backup; frames can also be reconstructed again"
             raise StoreError(f"{name} of {self.path} is damaged at {rows}: {error}", hint=hint) from error
 
+    def _audit_rows(self, group: Group) -> slice | None:
+        """The rows of `audit` with a snapshot's frames: those of the audit groups directly before it."""
+        first, held = group.position, 0
+        while first > 0 and (before := self._table[first - 1]).kind is Kind.AUDIT and before.timestamp_ns == group.timestamp_ns:
+            first, held = first - 1, held + before.frames
+        if not held or held != group.frames:  # an encoder that was killed may leave some without their snapshot
+            return None
+        return slice(self._table[first].index, self._table[first].index + held)
+
     def _group_of(self, kind: Kind, position: int) -> Group:
         group = self.group(position)
         if group.kind is not kind:
@@ -198,7 +220,7 @@ class StreamStore:
         check_order(batch, self._table[first - 1].end if first else 0)
 
     def _rows(self, batch: tuple[Data, ...]) -> list[Group]:
-        snapshots, raw = self._table.sizes(batch[0].position)
+        snapshots, raw, audit = self._table.sizes(batch[0].position)
         groups = []
         for data in batch:
             match data:
@@ -206,10 +228,13 @@ class StreamStore:
                     kind, index, snapshots = Kind.SNAPSHOT, snapshots, snapshots + 1
                 case RawFrames():
                     kind, index, raw = Kind.RAW, raw, raw + data.frames
+                case Audit():
+                    kind, index, audit = Kind.AUDIT, audit, audit + data.count
                 case Gap():
                     kind, index = Kind.GAP, -1
             timestamp_ns = 0 if isinstance(data, Gap) else data.timestamp_ns
-            groups.append(Group(data.position, kind, data.first_frame, data.frames, timestamp_ns, index))
+            frames = data.count if isinstance(data, Audit) else data.frames
+            groups.append(Group(data.position, kind, data.first_frame, frames, timestamp_ns, index))
         return groups
 
     def _put_snapshots(self, batch: list[tuple[int, Folded]]) -> None:
@@ -223,9 +248,12 @@ class StreamStore:
             self._arrays[name][first:end] = np.stack(columns[name])
 
     def _put_raw(self, group: Group, frames: Counts) -> None:
-        """Exact in `raw`; in `frames` as float32, exact up to 2^24 counts."""
-        grow(self._arrays["raw"], group.index + group.frames)
-        self._arrays["raw"][group.index : group.index + group.frames] = frames
+        """Exact in `raw` or `audit`; raw groups in `frames` too, as float32, exact up to 2^24 counts."""
+        array = self._arrays[group.kind.value]
+        grow(array, group.index + group.frames)
+        array[group.index : group.index + group.frames] = frames
+        if group.kind is Kind.AUDIT:
+            return
         grow(self._arrays["frames"], group.end)
         with self._frames_lock:
             self._arrays["frames"][group.first_frame : group.end] = frames.astype(np.float32)
