@@ -46,6 +46,7 @@ class GroupEncoder:
         self._started = time.perf_counter()
         self._info = info
         self._settings = settings
+        self._gain = info.counts_per_electron or settings.counts_per_electron
         ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
         self._folders = {ratio: self._folder(ratio) for ratio in ratios}
         largest = self._folders[settings.ratio.largest]
@@ -58,7 +59,6 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
-        self._gain = info.counts_per_electron or settings.counts_per_electron
         self._quantisation = settings.quantisation(self._gain)
         self.position = self.frames = 0
         """Of the stream's next message, and frames before it. Set both to go on with a stream."""

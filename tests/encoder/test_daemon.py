@@ -17,7 +17,7 @@ from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, RemoteProtocolError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Gap, RawFrames, Snapshot
-from framefold_protocol.session import DecoderSession, Ended, Opened, Received
+from framefold_protocol.session import DecoderSession, Duplicate, Ended, Opened, Received
 
 RATIO = 20
 
@@ -56,7 +56,7 @@ def decoder(refusal=None, keep=True, silent=None):
     endpoint = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
 
     def serve():
-        session = DecoderSession()
+        session, position, frames = DecoderSession(), 0, 0
         while not closing.is_set():
             if (silent and silent.is_set()) or not router.poll(20):
                 closing.wait(0.005)
@@ -66,11 +66,14 @@ def decoder(refusal=None, keep=True, silent=None):
                 case Opened() if refusal:
                     answer = session.refuse(refusal)
                 case Opened():
-                    answer = session.welcome(0, 0, credit=2)
+                    answer = session.welcome(position, frames, credit=2)
                 case Received(data):
                     if keep:
                         stored.append(data)
-                    answer = session.acknowledge(data.position + 1, credit=2)
+                    position, frames = position + 1, frames + data.frames
+                    answer = session.acknowledge(position, credit=2)
+                case Duplicate():
+                    answer = session.acknowledge(position, credit=2)
                 case Ended(end):
                     answer = session.done(end.position)
             router.send_multipart([identity, *answer])
@@ -135,6 +138,35 @@ def test_memory_is_bounded_however_long_the_stream():
             tracemalloc.stop()
     assert summary.complete
     assert peak < (2 * RATIO + 4) * side * side + constant_bytes
+
+
+def test_blocks_that_move_less_are_folded_with_more_ones():
+    expected = np.full((RATIO, 100, 200), 20.0)
+    expected[: RATIO // 2, :64, 64:128] = 60  # block (0, 1)
+    frames = np.random.default_rng(1).poisson(expected).astype(np.uint8)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, adaptive=True, still_densities=(0.5, 1.0), still_below=(8.0, 2.0))
+        Encoder(Repeated(frames, RATIO), settings).run(threading.Event())
+    (snapshot,) = stored
+    block_map = np.frombuffer(snapshot.block_map, np.uint8).reshape(2, 4)
+    assert block_map.tolist() == [[2, 0, 2, 2], [2, 2, 2, 2]]
+    families = tuple(derive_masks(spec, (100, 200)) for spec in settings.families)
+    folded = (frames * Coding(families, block_map).window().astype(np.uint64)).sum(axis=0)
+    assert np.array_equal(decoded(snapshot, (100, 200)), folded)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"ratio": 3}, "ratio is 3, expected at least 4 with adaptive"),
+        ({"still_below": (1.0,)}, r"still_densities is \(0.5, 1.0\) and still_below is \(1.0,\), expected as many"),
+        ({"still_below": (1.0, 2.0)}, "expected as many thresholds as densities, falling"),
+        ({"mask": "file", "mask_file": "masks.npy"}, "adaptive is set, but the masks are a file's"),
+    ],
+)
+def test_adaptive_exposure_refuses_keys_that_do_not_go_together(keys, message):
+    with pytest.raises(InputError, match=message):
+        _ = EncoderSettings(adaptive=True, **keys).families
 
 
 @pytest.mark.parametrize(("known", "told", "expected"), [(None, None, None), (None, 0.25, 0.25), (1.0, 0.25, 1.0)])
