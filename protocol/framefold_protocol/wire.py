@@ -10,6 +10,7 @@ What every version must keep, so that peers of different versions can tell each 
 
 from __future__ import annotations
 
+import functools
 import logging
 import reprlib
 import struct
@@ -40,18 +41,18 @@ _TYPES: dict[str, type[Message]] = {
     "welcome": messages.Welcome,
     "snapshot": messages.Snapshot,
     "raw-frames": messages.RawFrames,
-    "gap": messages.Gap,
     "audit": messages.Audit,
+    "gap": messages.Gap,
     "ack": messages.Ack,
     "end": messages.End,
     "done": messages.Done,
     "error": messages.Error,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
-
 AUDITS_SINCE = 2
 """The version that brought audit groups."""
 _SINCE: dict[type[Message], int] = {messages.Audit: AUDITS_SINCE}
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -133,22 +134,35 @@ def _build_message(name: object, values: dict[str, typing.Any], payload: bytes) 
 
 def _build(cls: type[typing.Any], values: dict[str, typing.Any], where: str) -> object:
     """A frozen dataclass from a map, every field's type checked."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
-    if unknown := set(values) - set(known):
+    hints, required = _fields_of(cls)
+    if unknown := set(values).difference(hints):
         _log.debug("ignoring unknown fields of %s: %s", where, reprlib.repr(unknown))
-    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
-    if missing:
-        raise RemoteProtocolError(f"{where} lacks the field {missing[0]!r}")
-    arguments = {n: _convert(values[n], hints[n], f"{where}.{n}") for n in known if n in values}
+    for name in required:
+        if name not in values:
+            raise RemoteProtocolError(f"{where} lacks the field {name!r}")
+    arguments = {name: _convert(values[name], hint, f"{where}.{name}") for name, hint in hints.items() if name in values}
     try:
         return cls(**arguments)
     except InputError as error:  # a MaskSpec out of bounds
         raise RemoteProtocolError(f"{where}: {error}", code="metadata") from error
 
 
+@functools.cache
+def _fields_of(cls: type[typing.Any]) -> tuple[dict[str, typing.Any], list[str]]:
+    """A dataclass's fields with their types, and those that must be given."""
+    hints = typing.get_type_hints(cls)
+    known = fields(cls)
+    return {f.name: hints[f.name] for f in known}, [f.name for f in known if f.default is f.default_factory is MISSING]
+
+
 def _convert(value: object, hint: typing.Any, where: str) -> object:
     """The value as the field's type, or RemoteProtocolError. Integers are natural and below 2^64."""
+    if hint is int and type(value) is int and 0 <= value < 2**64:
+        return value
+    if hint in (str, bytes, bool) and type(value) is hint:
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(value, arguments[0], where)
@@ -161,10 +175,4 @@ def _convert(value: object, hint: typing.Any, where: str) -> object:
             return tuple(_convert(item, kind, where) for item, kind in zip(value, arguments, strict=True))
     if is_dataclass(hint) and isinstance(value, dict):
         return _build(typing.cast(type, hint), value, where)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64:
-        return value
-    if hint in (str, bytes, bool) and type(value) is hint:
-        return value
     raise RemoteProtocolError(f"{where} is {reprlib.repr(value)}, expected {getattr(hint, '__name__', hint)}")

@@ -1,5 +1,7 @@
 """The decoder's end of the link with real sockets: what peers do wrong costs them their session and nothing else."""
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +114,21 @@ def test_a_hello_right_behind_data_loses_nothing(library, peer):
     peer.says(Hello(STREAM), snapshot(0), Hello(STREAM), snapshot(1), Hello(STREAM), End(2, 8))
     assert peer.hears_until(Done) == Done(2)
     assert library.catalogue.stream(STREAM.stream_id).snapshots == 2
+
+
+def test_a_welcome_promises_only_what_is_on_the_disk(library, peer, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    peer.says(Hello(STREAM))
+    assert peer.hears() == Welcome(0, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", no_room)
+        peer.says(snapshot(0), Hello(STREAM))
+        assert peer.hears_until(Welcome) == Welcome(0, 8)
+    peer.says(snapshot(0), End(1, 4))
+    assert peer.hears_until(Done) == Done(1)
+    assert library.catalogue.stream(STREAM.stream_id).snapshots == 1
 
 
 def test_duplicates_are_stored_once(library, peer):

@@ -144,12 +144,12 @@ class Decoder:
                 loser = self.claims.take(event, connection)
                 if loser in self.sessions:
                     self.refuse(loser, superseded())
-                self.save(connection)
+                stored = len(self.store)
                 if self.complete:
-                    connection.answer(session.done(len(self.store)))
+                    connection.answer(session.done(stored))
                 else:
-                    position = len(self.store)
-                    connection.answer(session.welcome(position, frames_before(position), self.credit))
+                    position = stored + len(self.arrived.get(connection, []))
+                    connection.answer(session.welcome(position, frames_before(position), self.credit, stored=stored))
             case Received(data):
                 self.arrived.setdefault(connection, []).append(data)
             case Ended():
