@@ -6,7 +6,9 @@ who needs the masks of a group (fold, reconstruction, chi2) asks a `Coding` for 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -59,15 +61,35 @@ class Coding:
         """The masks of a part of the frame: (B, rows, columns) of {0, 1}, uint8."""
         if self.block_map is None:
             return self.families[0].window(rows, columns)
-        y = np.arange(self.shape[0])[rows] // BLOCK
-        x = np.arange(self.shape[1])[columns] // BLOCK
-        family = self.block_map[y[:, None], x]  # (rows, columns)
-        bits = np.zeros((self.ratio, *family.shape), np.uint8)
-        for index in np.unique(family):
-            bits += self.families[index].window(rows, columns) * (family == index)
+        y, x = range(self.shape[0])[rows], range(self.shape[1])[columns]
+        bits = np.empty((self.ratio, len(y), len(x)), np.uint8)
+        for down, across, family in self._blocks(y, x):
+            bits[:, _within(down, y), _within(across, x)] = self.families[family].window(down, across)
         return bits
 
     def exposure(self, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.uint16]:
         """Ones per pixel, `sum_t C_t`: (rows, columns) uint16."""
-        ones: npt.NDArray[np.uint16] = self.window(rows, columns).sum(axis=0, dtype=np.uint16)
+        if self.block_map is None:
+            return self.families[0].exposure(rows, columns)
+        y, x = range(self.shape[0])[rows], range(self.shape[1])[columns]
+        ones = np.empty((len(y), len(x)), np.uint16)
+        for down, across, family in self._blocks(y, x):
+            ones[_within(down, y), _within(across, x)] = self.families[family].exposure(down, across)
         return ones
+
+    def _blocks(self, y: range, x: range) -> Iterator[tuple[slice, slice, int]]:
+        """Rows, columns and family of every block, as far as it lies in the window of rows y and columns x."""
+        assert self.block_map is not None
+        for down in _cuts(y):
+            for across in _cuts(x):
+                yield down, across, int(self.block_map[down.start // BLOCK, across.start // BLOCK])
+
+
+def _cuts(pixels: range) -> list[slice]:
+    """Consecutive pixels, cut where blocks begin."""
+    starts = [pixels.start, *range((pixels.start // BLOCK + 1) * BLOCK, pixels.stop, BLOCK)]
+    return [slice(*pair) for pair in pairwise([*starts, pixels.stop])] if pixels else []
+
+
+def _within(part: slice, pixels: range) -> slice:
+    return slice(part.start - pixels.start, part.stop - pixels.start)

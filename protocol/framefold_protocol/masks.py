@@ -11,7 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from framefold_protocol.mask_file import read_mask_file
 
 MaskKind = Literal["balanced", "random", "one-hot", "ones", "file"]
 Bits = npt.NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MAX_RATIO = 256
 MAX_PERIOD = 4096
@@ -90,9 +91,17 @@ class Masks:
 
     def window(self, rows: slice = slice(None), columns: slice = slice(None)) -> Bits:
         """The masks of a part of the frame: (B, rows, columns) of {0, 1}, uint8."""
-        y = np.arange(self.shape[0])[rows] % self.cell.shape[1]
-        x = np.arange(self.shape[1])[columns] % self.cell.shape[2]
-        return self.cell[:, y[:, None], x]
+        return self._repeated(self.cell, rows, columns)
+
+    def exposure(self, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.uint16]:
+        """Ones per pixel of a part of the frame: (rows, columns) uint16."""
+        return self._repeated(self.cell.sum(axis=0, dtype=np.uint16), rows, columns)
+
+    def _repeated(self, cell: npt.NDArray[Scalar], rows: slice, columns: slice) -> npt.NDArray[Scalar]:
+        """What (..., h, w) is over the frame: a part of it, first widened, then row by row, for whole rows copy fastest."""
+        y = np.arange(self.shape[0])[rows] % cell.shape[-2]
+        x = np.arange(self.shape[1])[columns] % cell.shape[-1]
+        return cell[..., x][..., y, :]
 
     def packed(self) -> npt.NDArray[np.uint64]:
         """The masks as (B, H, ceil(W / 64)) uint64: bit i of word j is pixel 64 j + i; bits past the width are 0."""

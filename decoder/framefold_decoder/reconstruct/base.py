@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError
 
@@ -57,11 +56,8 @@ class FoldedGroup:
             raise InputError(f"snapshot is {found}, expected unsigned integers {self.coding.shape} as the masks are")
 
     def exposure(self) -> npt.NDArray[np.uint16]:
-        """Ones per pixel, (H, W); memory beyond the result stays bounded."""
-        exposure = np.empty(self.coding.shape, np.uint16)
-        for rows in row_bands(self.coding.shape, self.coding.ratio):
-            exposure[rows] = self.coding.exposure(rows)
-        return exposure
+        """Ones per pixel, (H, W)."""
+        return self.coding.exposure()
 
 
 class Reconstructor(Protocol):
