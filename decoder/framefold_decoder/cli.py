@@ -1,14 +1,18 @@
 """`framefold-decoder`: the command line. Log and errors go to stderr, results to stdout.
 
-Exit status: 0 after a clean stop, 2 when settings, data folder, ports or models cannot be used.
+Exit status: 0 after a clean stop, 2 when settings, data folder, ports or models cannot be used; of `verify` 1 when something
+is missing or damaged.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from framefold_decoder.api.tokens import Scope, add_token
@@ -44,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "token":
             _token(settings, options.name, Scope(options.scope))
             return 0
+        if options.command == "verify":
+            return _verify(settings, options.stream)
+        if options.command == "decode":
+            _decode(settings, options.stream)
+            return 0
         command = {"serve": _serve, "models": _models}[options.command]
         command(settings)
     except KeyboardInterrupt:
@@ -57,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _log_to_stderr() -> None:
     """framefold's own messages only: what libraries have to say of a bad file is in framefold's error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(logging.Filter("framefold_decoder"))
+    handler.addFilter(lambda record: record.name.startswith("framefold_"))
     logging.basicConfig(level=logging.INFO, format="framefold-decoder: %(message)s", handlers=[handler])
 
 
@@ -74,6 +83,40 @@ def _models(settings: DecoderSettings) -> None:
     registry.check("auto")  # loads every net, so that one that cannot be used is listed with its problem
     for model in registry.models():
         print(model)
+
+
+def _verify(settings: DecoderSettings, stream_id: str | None) -> int:
+    from framefold_decoder.verifying import verify
+
+    found = verify(settings.data, stream_id)
+    for problem in found.problems:
+        print(problem)
+    print(found)
+    return 1 if found.problems else 0
+
+
+def _decode(settings: DecoderSettings, stream_id: str) -> None:
+    """Progress line by line on stderr, one JSON document a snapshot on stdout."""
+    from framefold_decoder.decoding import LibraryDecoder
+    from framefold_decoder.library import Library
+    from framefold_decoder.reconstruct.registry import Registry
+    from framefold_decoder.store.group_table import Kind
+
+    if settings.model == "none":
+        raise SettingsError(
+            "model is none, which decodes nothing", hint="Name one with --model; framefold-decoder models lists them"
+        )
+    if not settings.data.is_dir():
+        raise SettingsError(f"data folder {settings.data} does not exist", hint="Name it with --data")
+    registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
+    registry.check(settings.model)
+    with closing(Library.open(settings.data, mask_folder=settings.masks)) as library:
+        decoder, store = LibraryDecoder(library, registry), library.store(stream_id)
+        for group in store.groups():
+            if group.kind is Kind.SNAPSHOT:
+                decoded = decoder.decode(stream_id, group.position, settings.model)
+                told = {"position": group.position, "frames": group.frames, **asdict(decoded.quality)}
+                print(json.dumps(told | {"made_by": asdict(decoded.provenance)}), flush=True)
 
 
 def _keygen(name: str, folder: Path) -> None:
@@ -97,13 +140,23 @@ def _token(settings: DecoderSettings, name: str, scope: Scope) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="framefold-decoder", description="Stores, unfolds and serves folded frames.")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    for name, purpose in (("serve", "receive, store, reconstruct and serve streams"), ("models", "list the models there are")):
+    for name, purpose in (
+        ("serve", "receive, store, reconstruct and serve streams"),
+        ("models", "list the models there are"),
+        ("decode", "make a stream's frames anew from its snapshots; a running service does it by POST /streams/ID/decode"),
+    ):
         command = commands.add_parser(name, help=purpose)
+        if name == "decode":
+            command.add_argument("stream", metavar="STREAM", help="the stream's id, 32 hex digits")
         command.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_DECODER_KEY")
         for option in _OPTIONS:
             described = DecoderSettings.model_fields[option]
             name = option.replace("_", "-")
             command.add_argument(f"--{name}", help=f"{described.description} (default {described.default})")
+    verify = commands.add_parser("verify", help="re-read everything that is stored and check its checksums; changes nothing")
+    verify.add_argument("stream", nargs="?", metavar="STREAM", help="a stream's id (default all)")
+    verify.add_argument("--config", type=Path, help="TOML file of settings")
+    verify.add_argument("--data", help=f"{DecoderSettings.model_fields['data'].description}")
     keygen = commands.add_parser("keygen", help="make this decoder's keys for the link")
     keygen.add_argument("name", nargs="?", default="decoder", metavar="NAME", help="of the key files (default decoder)")
     keygen.add_argument("--folder", type=Path, default=Path("keys"), help="where to put them (default keys)")

@@ -1,8 +1,7 @@
 """The decoder's end of the link: a thread around a ROUTER socket, with a `DecoderSession` for each peer.
 
 What arrived goes into the stream's journal in batches, so that many snapshots share one wait for the disk; acknowledged is only
-what is on it. While the disk or a journal is full the last acknowledgement is repeated: the encoder hears that somebody is there, and
-gets no credit. A peer that sends something wrong is told so and loses its session; the other streams go on.
+what XX that sends something wrong is told so and loses its session; the other streams go on.
 """
 
 from __future__ import annotations
@@ -79,6 +78,7 @@ class Downlink:
         metrics: Metrics | None = None,
         journal_limit: int = JOURNAL_LIMIT,
     ) -> None:
+        """`journal_limit`: bytes of one stream that may wait for the store."""
         self._endpoint = endpoint
         self._library = library
         self._credit = credit
@@ -102,6 +102,7 @@ class Downlink:
         self._router.setsockopt(zmq.RCVHWM, credit + 8)  # a peer beyond its credit is not read from
         self._gatekeeper = Gatekeeper(self._router, door, self._metrics)
         self._metrics.open_streams.set_function(lambda: len(self._peers))
+        self._metrics.waiting_streams.set_function(lambda: len(self.problems()))
         self._thread = threading.Thread(target=self._run, name="downlink", daemon=True)
 
     def __enter__(self) -> Downlink:
@@ -233,7 +234,8 @@ class Downlink:
         peer.acknowledged = 0
         key = f", key {peer.key_name}" if peer.key_name else ""
         _log.info("stream %s (%s%s) from position %d", stream.stream_id, stream.name, key, arrival.position)
-        self._send(identity, peer.session.welcome(arrival.position, arrival.frames, self._credit))
+        welcome = peer.session.welcome(arrival.position, arrival.frames, self._credit, stored=arrival.synced)
+        self._send(identity, welcome)
 
     def _check(self, peer: _Peer, stream: StreamMetadata) -> None:
         check_metadata(stream)

@@ -23,10 +23,10 @@ from typing import TextIO
 
 from framefold_decoder.catalogue import Catalogue, StreamRecord
 from framefold_decoder.store import StreamStore
-from framefold_decoder.store.durable import lock_folder, store_errors
-from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.metadata import check_metadata
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.rounding import Frames
+from framefold_protocol.durable import disk_errors, lock_folder
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
@@ -48,9 +48,12 @@ class Library:
 
         `mask_folder` is where masks of kind `file` lie. Raises `StoreError`, also when another process has the folder open.
         """
-        with store_errors(f"opening data folder {folder}"):
+        with disk_errors(f"opening data folder {folder}"):
             (folder / "streams").mkdir(parents=True, exist_ok=True)
             lock = lock_folder(folder)
+        if lock is None:
+            hint = "Stop the other framefold-decoder, or choose another data folder with --data"
+            raise StoreError(f"data folder {folder} is in use by another process", hint=hint)
         try:
             catalogue = Catalogue(database_url or f"sqlite:///{folder / 'catalogue.sqlite'}")
         except BaseException:

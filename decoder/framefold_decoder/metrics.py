@@ -32,6 +32,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.connections = Gauge("framefold_connections", "TCP connections to the link.", registry=registry)
         self.open_streams = Gauge("framefold_open_streams", "Streams an encoder is sending.", registry=registry)
+        self.waiting_streams = Gauge("framefold_waiting_streams", "Streams the disk does not take now.", registry=registry)
         self.snapshots = Counter("framefold_snapshots_received", "Snapshots stored.", registry=registry)
         self.frames = Counter("framefold_frames_received", "Frames stored, folded or raw.", registry=registry)
         self.lost_frames = Counter("framefold_frames_lost", "Frames in recorded gaps.", registry=registry)
@@ -45,7 +46,6 @@ class Metrics:
         )
         self.chi2 = Histogram("framefold_chi2", "chi2 of reconstructed snapshots.", buckets=CHI2_BUCKETS, registry=registry)
 
-    def stored(self, batch: Sequence[Data], wire_bytes: int) -> None:
         self.audit_psnr = Histogram(
             "framefold_audit_psnr_db", "PSNR of audited snapshots.", buckets=PSNR_BUCKETS, registry=registry
         )
@@ -53,6 +53,7 @@ class Metrics:
             "framefold_audit_ssim", "SSIM of audited snapshots.", buckets=SSIM_BUCKETS, registry=registry
         )
 
+    def stored(self, batch: Sequence[Data], wire_bytes: int) -> None:
         """Count messages that were stored, which came in so many bytes."""
         lost = sum(data.frames for data in batch if isinstance(data, Gap))
         self.snapshots.inc(sum(isinstance(data, Snapshot) for data in batch))

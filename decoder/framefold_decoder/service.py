@@ -47,7 +47,8 @@ def serve(settings: DecoderSettings) -> None:
         unfolder = Unfolder(library, registry, settings.model, metrics)
         if settings.model != "none":
             stack.enter_context(unfolder)
-        downlink = Downlink(settings.ingest, library, settings.credit, settings.masks, unfolder.wake, door, metrics)
+        limit = settings.journal_limit_mb * 1_000_000
+        downlink = Downlink(settings.ingest, library, settings.credit, settings.masks, unfolder.wake, door, metrics, limit)
         stack.enter_context(downlink)
         app = create_app(
             library,
@@ -55,8 +56,8 @@ def serve(settings: DecoderSettings) -> None:
             lambda: _problems(downlink, unfolder, settings.model),
             tokens=tokens,
             metrics=metrics,
-        )
             decode=unfolder.request if settings.model != "none" else None,
+        )
         _log.info("encoders connect to %s", settings.ingest)
         url = f"{'https' if settings.http_certificate else 'http'}://{settings.http}"
         _log.info("REST at %s/api/v1, described at %s/docs", url, url)
@@ -68,8 +69,9 @@ def serve(settings: DecoderSettings) -> None:
 
 
 def _problems(downlink: Downlink, unfolder: Unfolder, model: str) -> list[str]:
-    """What `/readyz` tells besides the library's own problems."""
+    """What `/healthz` and `/readyz` tell besides the library's own problems."""
     stopped = [] if downlink.running else ["the link to the encoders has stopped; restart the decoder and see its log"]
+    stopped += downlink.problems()
     if model != "none" and not unfolder.running:
         stopped.append("the reconstruction has stopped; restart the decoder and see its log")
     return stopped

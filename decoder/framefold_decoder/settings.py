@@ -28,6 +28,7 @@ class DecoderSettings(BaseModel):
     threads: int = Field(0, ge=0, description="Threads of a reconstruction; 0: one per core")
     masks: Path | None = Field(None, description="Folder of mask files, for streams folded with masks of kind 'file'")
     credit: int = Field(32, ge=1, le=10_000, description="Messages an encoder may have under way beyond what is stored")
+    journal_limit_mb: int = Field(1000, ge=1, description="Bound on what one stream may have waiting for the store, in MB")
     key: Path | None = Field(None, description="Secret key file of this decoder, made with keygen; needed off loopback")
     allowed_keys: Path | None = Field(None, description="Folder of the public keys of encoders that may connect; with key")
     max_message_mb: int = Field(512, ge=128, le=2048, description="Largest message an encoder may send, in MB")

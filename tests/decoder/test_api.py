@@ -201,7 +201,7 @@ def test_models_are_told_as_given_with_null_for_nan(library):
 
 
 def test_health_and_readiness(client):
-    assert ok(client.get("/healthz")).json().keys() == {"version"}
+    assert ok(client.get("/healthz")).json().keys() == {"version", "problems"}
     assert ok(client.get("/readyz")).json() == {"ready": True, "problems": []}
 
 

@@ -119,7 +119,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file/data failed") as caught:
         Library.open(tmp_path / "file/data")
-    assert "--data" in caught.value.hint
+    assert "choose another folder" in caught.value.hint
 
 
 def test_one_store_for_all_threads(library):

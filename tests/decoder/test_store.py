@@ -379,7 +379,7 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="creating store") as caught:
         StreamStore.create(tmp_path / "file" / "stream.zarr", make_metadata())
-    assert "--data" in caught.value.hint
+    assert "choose another folder" in caught.value.hint
 
 
 def test_an_existing_store_is_not_overwritten(tmp_path):

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from framefold_decoder.api.context import ContextOf
+from framefold_decoder.api.context import Context, ContextOf
 from framefold_decoder.api.schemas import Health, ModelInfo, Readiness
 
 models_router = APIRouter(prefix="/models", tags=["models"])
@@ -33,15 +33,19 @@ def get_metrics(context: ContextOf) -> Response:
 
 
 @health_router.get("/healthz")
-def get_health() -> Health:
-    """Whether the process answers."""
-    return Health(version=version("framefold"))
+def get_health(context: ContextOf) -> Health:
+    """Whether the process answers; it does, whatever the problems are."""
+    return Health(version=version("framefold"), problems=_problems(context))
 
 
 @health_router.get("/readyz", responses={503: {"model": Readiness, "description": "Something is in the way."}})
 def get_readiness(context: ContextOf, response: Response) -> Readiness:
     """Whether the service can store, reconstruct and serve."""
-    problems = [*context.library.problems(), *context.problems()]
+    problems = _problems(context)
     if problems:
         response.status_code = 503
     return Readiness(ready=not problems, problems=problems)
+
+
+def _problems(context: Context) -> list[str]:
+    return [*context.library.problems(), *context.problems()]

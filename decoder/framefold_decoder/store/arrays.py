@@ -1,4 +1,4 @@
-"""Zarr arrays as framefold makes them: one codec, named axes, grown in large steps and trimmed at the end.
+"""Zarr arrays as framefold makes them: a codec and a checksum, named axes, grown in large steps and trimmed at the end.
 
 Growing rewrites an array's metadata (about 25 ms), so lengths double; a shape longer than what is stored costs nothing on disk.
 """
@@ -9,7 +9,9 @@ import asyncio
 from typing import Any
 
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+zarr.config.set({"array.write_empty_chunks": True})  # zeros are written too, so that a missing file is a loss
 
 GROWTH_STEP = 1024
 """Positions an array starts with; lengths double from there."""
@@ -37,7 +39,7 @@ def create_array(
         dtype=dtype,
         fill_value=fill,
         # On shot noise zstd-1 behind a byte shuffle is both the smallest and the fastest of the codecs tried.
-        compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()),
         dimension_names=axes,
         attributes=attributes,
     )

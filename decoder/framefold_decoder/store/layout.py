@@ -20,11 +20,12 @@ import zarr
 
 from framefold_decoder.store import rounding
 from framefold_decoder.store.arrays import GROWTH_STEP, create_array
-from framefold_decoder.store.durable import PARTIAL, DurableStore, store_errors, sync_folder
+from framefold_decoder.store.durable import DurableStore
 from framefold_decoder.store.group_table import GroupTable
 from framefold_decoder.store.metadata import to_json
 from framefold_decoder.store.ome import AXES, multiscales
 from framefold_protocol.coding import block_map_shape
+from framefold_protocol.durable import PARTIAL, disk_errors, sync_folder
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import StreamMetadata
 
@@ -37,7 +38,7 @@ def create_layout(path: Path, stream: StreamMetadata) -> None:
     if path.exists():
         raise StoreError(f"store {path} exists already", hint="Open it, or move it away")
     partial = path.with_name(path.name + PARTIAL)
-    with store_errors(f"creating store {path}"):
+    with disk_errors(f"creating store {path}"):
         shutil.rmtree(partial, ignore_errors=True)
         _fill(zarr.create_group(DurableStore(partial)), stream)
         partial.replace(path)
@@ -63,9 +64,9 @@ def _fill(group: zarr.Group, stream: StreamMetadata) -> None:
         attributes=rounded,
     )
     create_array(group, "raw", stream.shape, stream.dtype, ("frame", "y", "x"), length=stream.ratio, attributes=counts)
-    if len(stream.families) > 1:
     if stream.audit:
         create_array(group, "audit", stream.shape, stream.dtype, ("frame", "y", "x"), length=stream.ratio, attributes=counts)
+    if len(stream.families) > 1:
         create_array(group, "block_maps", block_map_shape(stream.shape), "uint8", ("snapshot", "block_y", "block_x"))
     GroupTable.create(group.create_group("groups"))
     described = {"version": FORMAT_VERSION, "stream": to_json(stream), "complete": False, "gaps": []}

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import zarr
 
 from framefold_decoder.store.arrays import grow, trim
-from framefold_decoder.store.durable import store_errors
 from framefold_decoder.store.group_table import Group, GroupTable, Kind
 from framefold_decoder.store.incoming import Counts, Folded, check_order, unpack
 from framefold_decoder.store.layout import create_layout, open_layout
-from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.metadata import check_metadata, from_json
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.rounding import Frames, round_below_noise
 from framefold_protocol.coding import BlockMap, Coding
+from framefold_protocol.durable import disk_errors
 from framefold_protocol.errors import StoreError
 from framefold_protocol.masks import Masks, derive_masks
 from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
@@ -38,7 +38,7 @@ class StreamStore:
         `mask_folder` is where masks of kind `file` lie. Raises `StoreError`.
         """
         self.path = path
-        with store_errors(f"opening store {path}"):
+        with disk_errors(f"opening store {path}"):
             group, self._described = open_layout(path)
             self.metadata: StreamMetadata = from_json(self._described["stream"], str(path))
             self._group = group
@@ -86,7 +86,7 @@ class StreamStore:
         self._check_order(batch)
         pixels = [unpack(data, self.metadata) for data in batch]
         groups = self._rows(batch)
-        with store_errors(f"storing position {batch[0].position} in {self.path}"):
+        with disk_errors(f"storing position {batch[0].position} in {self.path}"):
             self._put_snapshots([(g.index, p) for g, p in zip(groups, pixels, strict=True) if isinstance(p, Folded)])
             for group, frames in zip(groups, pixels, strict=True):
                 if isinstance(frames, np.ndarray):
@@ -106,7 +106,7 @@ class StreamStore:
             found = f"{frames.shape} for a {group.kind}"
             raise StoreError(f"frames of position {position} are {found}, expected {expected} for a snapshot")
         rounded = round_below_noise(np.asarray(frames, np.float32), self.metadata.counts_per_electron or 1.0)
-        with store_errors(f"storing the frames of position {position} in {self.path}"):
+        with disk_errors(f"storing the frames of position {position} in {self.path}"):
             with self._frames_lock:
                 self._arrays["frames"][group.first_frame : group.end] = rounded
             self._table.set_quality(position, quality, provenance)
@@ -117,7 +117,7 @@ class StreamStore:
             found = f"{self.position} positions and {self.frame_count} frames"
             raise StoreError(f"store {self.path} holds {found}, expected {positions} and {frames}", hint="Send the rest first")
         snapshots, raw, audit = self._table.sizes(positions)
-        with store_errors(f"finishing store {self.path}"):
+        with disk_errors(f"finishing store {self.path}"):
             for name, array in self._arrays.items():
                 trim(array, {"frames": frames, "raw": raw, "audit": audit}.get(name, snapshots))
             self._table.trim()
@@ -191,7 +191,7 @@ class StreamStore:
 
     def _read(self, name: str, rows: int | slice) -> npt.NDArray[Any]:
         try:
-            with store_errors(f"reading {name} of {self.path}"):
+            with disk_errors(f"reading {name} of {self.path}"):
                 return np.asarray(self._arrays[name][rows])
         except (ValueError, RuntimeError) as error:  # what Zarr's codecs raise
             hint = "Restore the file from a backup; frames can also be reconstructed again"
