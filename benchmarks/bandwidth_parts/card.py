@@ -15,7 +15,10 @@ def card(results: dict[str, Any]) -> str:
         [
             f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} before; "
             f"memory read {results['read_gb_s']:.1f} GB/s, memcpy {results['memcpy_gb_s']:.1f} GB/s",
-            _title("Folding: whole groups, as they come (live), frame by frame (single)", _encode(results["encode_cases"])),
+            _title(
+                "Folding: whole groups, as they come (live), frame by frame (single); with a block map, and what the motion costs, of the fold",
+                _encode(results["encode_cases"]),
+            ),
             _title("The whole encoder, from memory to acknowledged", _pipeline(results["pipeline"]["cases"])),
             _title(f"Coders at {results['dose']:g} e-/px and frame, one thread", _coders(results["coders"])),
             _title("Wire ratio of B frames (in brackets: what order-0 entropy allows)", _wire(results["wire"])),
@@ -45,7 +48,20 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _encode(cases: list[Row]) -> str:
-    head = ("frames", "B", "threads", "GB/s", "of read", "live", "single", "x memcpy", "x JPEG", "x bitshuffle-LZ4")
+    head = (
+        "frames",
+        "B",
+        "threads",
+        "GB/s",
+        "of read",
+        "live",
+        "single",
+        "block map",
+        "motion",
+        "x memcpy",
+        "x JPEG",
+        "x bitshuffle-LZ4",
+    )
     rows = [
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
@@ -55,6 +71,8 @@ def _encode(cases: list[Row]) -> str:
             _number(case["fraction_of_read"]),
             _number(case["live_fraction_of_read"]),
             _number(case["single_fraction_of_read"]),
+            _number(case["map_fraction_of_fold"]),
+            _number(case["motion_cost_of_fold"]),
             _number(case["times_memcpy"]),
             _number(case["times_jpeg"], 0),
             _number(case["times_bitshuffle_lz4"], 1),

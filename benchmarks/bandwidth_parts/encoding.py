@@ -3,7 +3,8 @@
 All of a case's figures are measured in turns on one array, larger than the caches. `fold` hands the kernel B frames at once;
 `live` folds them as they come from a camera, five at a time where they lie; `single` one at a time. Then the sums are loaded
 and stored for every frame: of uint8 frames too large for the caches that moves five bytes for one, and no kernel could reach
-more than a fifth of the read bandwidth (`single_bound`).
+more than a fifth of the read bandwidth (`single_bound`). `map` folds with three families, drawn anew for each block, `motion`
+is the statistic an adaptive stream chooses them by.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from bandwidth_parts.folded import RATIO, RATIOS
 from bandwidth_parts.material import Counts, fit
 from framefold_encoder.folding import Folder
 from framefold_encoder.kernels import VISIT
+from framefold_encoder.motion import motion
+from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.masks import MaskSpec, derive_masks
 
 SIDES = (1024, 2048, 4096)
 HEADLINE_SIDE = 2048
+DENSITIES = (0.25, 0.5, 1.0)
+"""Of one family, and of the block map's three."""
 CACHE_BYTES = 128 << 20
 """Arrays are at least this large, four times a large last-level cache."""
 RIVAL_FRAMES = 2
@@ -61,15 +66,26 @@ def headline(cases: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
 
 
 def _fold_actions(frames: Counts, ratio: int, threads: int) -> Actions:
-    folder = Folder((derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),), frames.dtype, threads)
-    sums = np.empty(frames.shape[1:], folder.sum_dtype)
+    shape = frames.shape[1:]
+    families = [derive_masks(MaskSpec(ratio=ratio, density=density), shape) for density in DENSITIES]
+    folder, adaptive = Folder(families[:1], frames.dtype, threads), Folder(families, frames.dtype, threads)
+    sums = np.empty(shape, adaptive.sum_dtype)
+    block_map = np.random.default_rng(0).integers(0, len(families), block_map_shape(shape), np.uint8)
     steps = {"fold": ratio, "live": VISIT, "single": 1}
-    return {f"{name} {threads}": (frames.nbytes, partial(_fold, folder, frames, sums, step)) for name, step in steps.items()}
+    actions: Actions = {name: (frames.nbytes, partial(_fold, folder, frames, sums, step)) for name, step in steps.items()}
+    actions["map"] = frames.nbytes, partial(_fold, adaptive, frames, sums, ratio, block_map)
+    actions["motion"] = frames.nbytes, partial(_motion, frames, ratio, threads)
+    return {f"{name} {threads}": action for name, action in actions.items()}
 
 
-def _fold(folder: Folder, frames: Counts, sums: Counts, step: int) -> None:
+def _fold(folder: Folder, frames: Counts, sums: Counts, step: int, block_map: BlockMap | None = None) -> None:
     for start in range(0, len(frames), step):
-        folder.add(frames[start : start + step], start % folder.ratio, sums)
+        folder.add(frames[start : start + step], start % folder.ratio, sums, block_map)
+
+
+def _motion(frames: Counts, ratio: int, threads: int) -> None:
+    for start in range(0, len(frames), ratio):
+        motion(frames[start : start + ratio], 1.0, threads)
 
 
 def _rival_actions(frames: Counts) -> Actions:
@@ -99,6 +115,8 @@ def _case(speeds: machine.Rounds, threads: int, itemsize: int) -> dict[str, Any]
     for name in ("live", "single"):
         found[f"{name}_gb_s"] = middle[f"{name} {threads}"]
         found[f"{name}_fraction_of_read"] = machine.ratio(speeds, f"{name} {threads}", read)
+    found["map_fraction_of_fold"] = machine.ratio(speeds, f"map {threads}", f"fold {threads}")
+    found["motion_cost_of_fold"] = machine.ratio(speeds, f"fold {threads}", f"motion {threads}")
     for rival in ("jpeg", "bitshuffle_lz4"):
         found[f"times_{rival}"] = machine.ratio(speeds, "fold 1", rival) if rival in speeds else None
     return found
