@@ -1,6 +1,7 @@
 """N sent = N stored, exactly once, whatever is killed: the proof, with real processes.
 
     python benchmarks/soak.py [--minutes 60] [--kills 200] [--calm-minutes 60] [--seed 0] [--json PATH]
+    python benchmarks/soak.py --minutes 0 --kills 0 --calm-minutes 60 --json PATH  # the calm part alone, into the same document
 
 `framefold-encoder` streams one finite source after the other to `framefold-decoder` while a seeded scheduler kills either of
 them (SIGKILL) or both and starts them again with the same arguments, cuts the link between them, fills their disks and lets
@@ -57,8 +58,11 @@ def soak(options: argparse.Namespace, folder: Path, left_out: str) -> tuple[Tall
             chaos.stream(scheduler.pick(scenes))
             print(f"{_minutes(start):6.1f} min, {len(tally.outcomes)} streams, {tally.kills.total()} kills", file=sys.stderr)
         minutes = _minutes(start)
-        chaos.settle(SETTLE_S)
-        verdict = check(chaos.data, tally.outcomes, references, decoded=options.model != "none")
+        decoded = options.model != "none"
+        if decoded:
+            chaos.settle(SETTLE_S)
+        chaos.stop()
+        verdict = check(chaos.data, tally.outcomes, references, decoded=decoded)
         verdict.differences += _verify(chaos.data)
         chaos.keep = not verdict.identical
     return tally, verdict, minutes
@@ -104,6 +108,16 @@ def report(tally: Tally, verdict: Verdict, minutes: float, left_out: str) -> Res
 
 def card(results: Results) -> str:
     """The results for people."""
+    lines = _faults_card(results) if "faults" in results["commands"] else []
+    if "calm" in results:
+        for kind, found in results["latency_ms"].items():
+            lines.append(f"latency     to {kind}: p50 {found['p50']} ms, p99 {found['p99']} ms, max {found['max']} ms")
+        for side, slope in results["memory_slope_mb_per_h"].items():
+            lines.append(f"memory      {side}: {results['calm']['memory_mb'][side]['last']} MB, {slope:+.1f} MB per hour")
+    return "\n".join(lines)
+
+
+def _faults_card(results: Results) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in results["kills_during"].items())
     lines = [
         f"faults      {results['minutes']} minutes, {results['streams']} streams",
@@ -116,12 +130,7 @@ def card(results: Results) -> str:
     ]
     if results["disk_fulls_left_out"]:
         lines.append(f"left out    full disks: {results['disk_fulls_left_out']}")
-    if "calm" in results:
-        for kind, found in results["latency_ms"].items():
-            lines.append(f"latency     to {kind}: p50 {found['p50']} ms, p99 {found['p99']} ms, max {found['max']} ms")
-        for side, slope in results["memory_slope_mb_per_h"].items():
-            lines.append(f"memory      {side}: {results['calm']['memory_mb'][side]['last']} MB, {slope:+.1f} MB per hour")
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> int:
@@ -130,36 +139,53 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended with it
     left_out = enter_namespace()
     folder = Path(tempfile.mkdtemp(prefix="framefold-soak-", dir=options.folder))
-    results: Results = {"command": " ".join(["python benchmarks/soak.py", *sys.argv[1:]]), "seed": options.seed}
-    results["machine"] = machine.description()
     try:
-        results |= report(*soak(options, folder, left_out), left_out)
-        if options.calm_minutes:
-            calm = asdict(stream_calmly(_made(folder / "calm"), options.calm_minutes))
-            results |= {name: calm.pop(name) for name in ("latency_ms", "memory_slope_mb_per_h")} | {"calm": calm}
+        results = _both_parts(options, folder, left_out)
     except SoakFailure as failure:
         print(f"soak: {failure}\nsoak: all that is left is in {folder}", file=sys.stderr)
         return 1
     print(card(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results))
-    if results["identical"]:
+    if results.get("identical", True):
         shutil.rmtree(folder)
-    return 0 if results["identical"] else 1
+        return 0
+    return 1
+
+
+def _both_parts(options: argparse.Namespace, folder: Path, left_out: str) -> Results:
+    """The document, written after each part."""
+    about = {"machine": machine.description(), "seed": options.seed}
+    results: Results = {}
+    if options.minutes or options.kills:
+        results = _written("faults", about | report(*soak(options, folder, left_out), left_out), options.json)
+    if options.calm_minutes:
+        calm = asdict(stream_calmly(_made(folder / "calm"), options.calm_minutes))
+        part = {name: calm.pop(name) for name in ("latency_ms", "memory_slope_mb_per_h")} | {"calm": calm}
+        results = _written("calm", results | about | part, options.json)
+    return results
+
+
+def _written(name: str, part: Results, path: Path | None) -> Results:
+    """The document with this part in it; what it has of the other one stays."""
+    results: Results = json.loads(path.read_text()) if path and path.exists() else {"commands": {}}
+    results |= part
+    results["commands"][name] = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
+    if path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill, cut, fill and jump; then compare what is stored.")
     parser.add_argument("--minutes", type=float, default=60, help="go on with faults for at least so long (default 60)")
     parser.add_argument("--kills", type=int, default=200, help="and until so many processes were killed (default 200)")
-    parser.add_argument("--calm-minutes", type=float, default=0, help="then stream so long without faults (default 0: not)")
+    parser.add_argument("--calm-minutes", type=float, default=0, help="then stream so long without faults (default 0)")
     parser.add_argument("--model", default="gap-tv", help="what reconstructs meanwhile (default gap-tv; none is quicker)")
     parser.add_argument("--scenes", help="stream only these, of camera,simulation,wide,near-lossless,raw,deep,short")
     parser.add_argument("--mean-delay", type=float, default=2.5, help="seconds between two faults, on average (default 2.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the sources and of the faults (default 0)")
     parser.add_argument("--folder", type=Path, help="where to put everything; default: the system's folder for such files")
-    parser.add_argument("--json", type=Path, help="write the JSON document here too")
+    parser.add_argument("--json", type=Path, help="write the JSON document here too, a part left out stays")
     return parser.parse_args()
 
 

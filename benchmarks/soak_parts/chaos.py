@@ -108,12 +108,15 @@ class Chaos:
         self.tally.outcomes.append(Outcome(scene, self._encoder.daemon.summary))
 
     def settle(self, timeout_s: float) -> None:
-        """Wait until everything that is stored is reconstructed, and stop the decoder."""
+        """Wait until everything that is stored is reconstructed."""
         deadline = time.monotonic() + timeout_s
         while any(stream["decoded"] < stream["snapshots"] for stream in self._streams()):
             if time.monotonic() > deadline:
                 raise SoakFailure(f"snapshots are left without frames after {timeout_s:.0f} s")
             time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop the decoder as a person would."""
         self._decoder.daemon.stop()
 
     def _streams(self) -> list[dict[str, Any]]:
