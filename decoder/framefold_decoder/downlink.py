@@ -1,7 +1,8 @@
 """The decoder's end of the link: a thread around a ROUTER socket, with a `DecoderSession` for each peer.
 
 What arrived goes into the stream's journal in batches, so that many snapshots share one wait for the disk; acknowledged is only
-what XX that sends something wrong is told so and loses its session; the other streams go on.
+what is on it. While the disk or a journal is full the last acknowledgement is repeated: the encoder hears that somebody is
+there, and gets no credit. A peer that sends something wrong is told so and loses its session; the other streams go on.
 """
 
 from __future__ import annotations
