@@ -213,6 +213,13 @@ class Link(RuleBasedStateMachine):
         return encoder.session.may_send and encoder.session.next_position < encoder.end
 
     @rule(data=st.data())
+    def send_and_ask_again(self, data):
+        """The answer to what is sent is overdue; the decoder reads the hello right behind the data."""
+        if encoder := self._encoder(data, self._has_data):
+            encoder.send_next()
+            encoder.send(encoder.session.hello())
+
+    @rule(data=st.data())
     def end(self, data):
         if encoder := self._encoder(data, self._may_end):
             self.length = encoder.end
