@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -154,7 +155,7 @@ def main() -> int:
 
 def _both_parts(options: argparse.Namespace, folder: Path, left_out: str) -> Results:
     """The document, written after each part."""
-    about = {"machine": machine.description(), "seed": options.seed}
+    about = {"machine": machine.description() | {"niceness": os.nice(0)}, "seed": options.seed}
     results: Results = {}
     if options.minutes or options.kills:
         results = _written("faults", about | report(*soak(options, folder, left_out), left_out), options.json)

@@ -19,8 +19,8 @@ from soak_parts.daemon import Daemon, SoakFailure
 from soak_parts.latency import latency_ms
 from soak_parts.ports import free_port
 
-SHAPE, RATE_HZ, RATIO = (128, 128), 40.0, 20
-"""Two groups a second: the net that ships takes a quarter of a second of one core for each."""
+SHAPE, RATE_HZ, RATIO = (128, 128), 20.0, 20
+"""A group a second: the net that ships takes a quarter of a second of one core for each."""
 SAMPLE_S = 1.0
 WARM_UP = 0.25
 """Fraction of the time, `WARM_UP_S` at most."""
