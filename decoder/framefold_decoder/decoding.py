@@ -32,7 +32,7 @@ class Decoded:
     quality: Quality
     provenance: Provenance
     audited: AuditQuality | None
-    """Where the frames were sent too; None elsewhere, and where the masks hide nothing."""
+    """Where the frames were sent too; None elsewhere."""
 
 
 def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> Decoded:
@@ -41,9 +41,14 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
     assert group is not None, "only snapshots are decoded"
     following = successor(store, position)
     noise, noise_error = stream_noise(store, position)
-    frames = reconstructor.reconstruct(group, _beside(store, position, -1), following, noise)
+    previous = _beside(store, position, -1)
+
+    def reconstruct(group: FoldedGroup) -> Frames:
+        return reconstructor.reconstruct(group, previous, following, noise)
+
+    frames = reconstruct(group)
     raw = store.audit(position)
-    audited = None if raw is None else audit(frames, raw, group.coding, noise, noise_error)
+    audited = None if raw is None else audit(group, frames, raw, noise, noise_error, reconstruct)
     quality = Quality(
         chi2(group, frames, noise),
         noise.counts_per_electron,

@@ -54,7 +54,7 @@ def judged(request):
 def test_psnr_is_the_truths_within_its_own_uncertainty(judged, method):
     one, found, reconstructions = judged
     frames = reconstructions[method]
-    quality = audit(frames, one.raw, MASKS, found.noise, found.variance_error)
+    quality = audit(one.group, frames, one.raw, found.noise, found.variance_error)
     error = np.mean((frames - one.truth)[MASKS.window() == 0] ** 2)
     assert quality.error == pytest.approx(error, abs=3 * quality.uncertainty)
     assert quality.psnr_low < quality.psnr < quality.psnr_high
@@ -69,18 +69,17 @@ def test_subtracting_the_noise_without_minding_the_masks_would_flatter():
     seen_too = np.mean((frames - one.raw.astype(float)) ** 2) - one.raw.mean()
     truly = np.mean((frames - one.truth) ** 2)
     assert seen_too < 0.65 * truly
-    assert audit(frames, one.raw, MASKS, NoiseModel()).error == pytest.approx(truly, rel=0.05)
+    assert audit(one.group, frames, one.raw, NoiseModel()).error == pytest.approx(truly, rel=0.05)
 
 
 @pytest.mark.parametrize("method", ["gap-tv", "mean"])
 def test_ssim_is_the_truths(judged, method):
     one, found, reconstructions = judged
     frames = reconstructions[method]
-    estimated = audit(frames, one.raw, MASKS, found.noise).ssim
-    # The truth as the raw frames: rounded, so that it has no noise to speak of. A thousandth of a count keeps integers exact.
-    true = audit(
-        frames * 256, np.rint(one.truth * 256).astype(np.uint32), MASKS, NoiseModel(0.0, found.noise.offset_counts * 256)
-    )
+    estimated = audit(one.group, frames, one.raw, found.noise).ssim
+    # The truth in the place of the raw frames; in steps of 1/256 count, so that rounding adds no noise to speak of.
+    scaled = NoiseModel(0.0, found.noise.offset_counts * 256)
+    true = audit(one.group, frames * 256, np.rint(one.truth * 256).astype(np.uint32), scaled)
     assert estimated == pytest.approx(true.ssim, abs=0.05)
 
 
@@ -90,7 +89,7 @@ def test_the_figures_tell_the_error_and_not_the_dose():
     for dose in (10.0, 100.0):
         one = case(dose)
         frames = (one.truth * 1.02).astype(np.float32)
-        found.append(audit(frames, one.raw, MASKS, NoiseModel()))
+        found.append(audit(one.group, frames, one.raw, NoiseModel()))
     assert found[0].psnr_low - 0.1 < found[1].psnr
     assert found[1].psnr == pytest.approx(10 * np.log10(1.02**2 / 0.02**2 * 2.2), abs=2)
     assert found[0].noise < 11 < 90 < found[1].noise
@@ -98,7 +97,7 @@ def test_the_figures_tell_the_error_and_not_the_dose():
 
 def test_an_error_below_the_noise_of_the_estimate_gives_a_lower_bound():
     one = case(20.0)
-    quality = audit(one.truth.astype(np.float32), one.raw, MASKS, NoiseModel())
+    quality = audit(one.group, one.truth.astype(np.float32), one.raw, NoiseModel())
     assert abs(quality.error) < 3 * quality.uncertainty
     assert quality.psnr_high is None or quality.psnr_high > 38
     assert np.isfinite(quality.psnr)
@@ -108,34 +107,53 @@ def test_an_error_below_the_noise_of_the_estimate_gives_a_lower_bound():
 def test_a_noise_model_that_contradicts_the_frames_is_found_out():
     one = case(20.0)
     frames = one.truth.astype(np.float32)
-    assert audit(frames, one.raw, MASKS, NoiseModel(2.0)).noise_is_overestimated
-    assert not audit(frames, one.raw, MASKS, NoiseModel(1.0)).noise_is_overestimated
+    assert audit(one.group, frames, one.raw, NoiseModel(2.0)).noise_is_overestimated
+    assert not audit(one.group, frames, one.raw, NoiseModel(1.0)).noise_is_overestimated
 
 
-def test_masks_that_hide_nothing_tell_nothing():
-    masks = coding((32, 32), MaskSpec("ones", 4))
-    frames = np.ones((4, 32, 32), np.float32)
-    assert audit(frames, frames.astype(np.uint8), masks, NoiseModel()) is None
+def mean_of(group) -> np.ndarray:
+    mean = plain_mean(group.snapshot, group.exposure())
+    return np.broadcast_to(mean, (20, *SHAPE)).copy()
+
+
+@pytest.mark.parametrize("reconstruct", [mean_of, lambda group: GapTv().reconstruct(group, None, None, NoiseModel())])
+@pytest.mark.parametrize("specs", [(MaskSpec("ones", 20),), (MaskSpec(ratio=20), MaskSpec("ones", 20))])
+def test_where_masks_hide_nothing_a_second_reconstruction_tells(reconstruct, specs):
+    one = case(20.0)
+    group = fold(one.raw, coding(SHAPE, *specs))
+    frames = reconstruct(group)
+    quality = audit(group, frames, one.raw, NoiseModel(), 0.002, reconstruct)
+    assert quality.error == pytest.approx(np.mean((frames - one.truth) ** 2), abs=3 * quality.uncertainty)
+    assert quality.uncertainty < 0.1
+    blind = audit(group, frames, one.raw, NoiseModel(), 0.002)
+    assert (blind is None) == (len(specs) == 1)
+
+
+def test_a_dark_group_is_probed_without_harm():
+    group = fold(np.zeros((20, *SHAPE)), coding(SHAPE, MaskSpec("ones", 20)))
+    quality = audit(group, mean_of(group), np.zeros((20, *SHAPE), np.uint8), NoiseModel(), 0.0, mean_of)
+    assert quality.error == 0
+    assert np.isfinite(quality.psnr)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 70), (9, 8)])
 def test_any_frame_size_will_do(shape):
     masks = coding(shape, MaskSpec(ratio=4, period=8))
     raw = np.random.default_rng(2).poisson(9.0, (4, *shape)).astype(np.uint8)
-    quality = audit(np.full((4, *shape), 9, np.float32), raw, masks, NoiseModel())
+    quality = audit(fold(raw, masks), np.full((4, *shape), 9, np.float32), raw, NoiseModel())
     assert quality is None or -1 <= quality.ssim <= 1
 
 
 def test_bands_do_not_show(monkeypatch):
     one = case(20.0)
     frames = mean_frames(one)
-    whole = audit(frames, one.raw, MASKS, NoiseModel())
+    whole = audit(one.group, frames, one.raw, NoiseModel())
     monkeypatch.setattr("framefold_decoder.reconstruct.tiling.BAND_VOXELS", 20 * 200 * 16)
-    banded = audit(frames, one.raw, MASKS, NoiseModel())
+    banded = audit(one.group, frames, one.raw, NoiseModel())
     assert (banded.psnr, banded.ssim) == pytest.approx((whole.psnr, whole.ssim), rel=1e-9)
 
 
 def test_other_shapes_are_refused():
     one = case(20.0)
     with pytest.raises(InputError, match=r"raw \(19, 192, 200\), expected \(20, 192, 200\)"):
-        audit(mean_frames(one), one.raw[1:], MASKS, NoiseModel())
+        audit(one.group, mean_frames(one), one.raw[1:], NoiseModel())
