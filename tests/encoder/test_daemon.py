@@ -4,6 +4,7 @@ import threading
 import tracemalloc
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from framefold_protocol import payload
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, RemoteProtocolError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.messages import Gap, RawFrames, Snapshot
+from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
 from framefold_protocol.session import DecoderSession, Duplicate, Ended, Opened, Received
 
 RATIO = 20
@@ -123,6 +124,36 @@ def test_the_near_lossless_coder_stays_within_its_bound_and_sends_less():
     assert (np.abs(near - exact) <= bound).all()
     assert (near != exact).any()
     assert sent["variance-stabilised"][0].wire_ratio > 1.3 * sent["lossless"][0].wire_ratio
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_so_many_th_group_is_sent_raw_before_its_snapshot(monkeypatch, threads):
+    monkeypatch.setattr("framefold_encoder.group_encoder._MAX_RAW_BYTES", 8 * 40 * 70 * 2)
+    movie = np.random.default_rng(0).poisson(200, (5 * RATIO + 3, 40, 70)).astype(np.uint16)
+    with decoder() as (endpoint, stored):
+        source = Repeated(movie, len(movie))
+        source.read_into = partial(read_on, movie, iter(range(len(movie))))
+        summary = Encoder(source, EncoderSettings(to=endpoint, audit=2, threads=threads)).run(threading.Event())
+    assert (summary.frames, summary.snapshots, summary.bytes_in) == (len(movie), 5, movie.nbytes)
+    assert summary.bytes_wire > sum(len(data.payload) for data in stored)
+    audited = [Audit] * 3 + [Snapshot]
+    assert [type(data) for data in stored] == [*audited, Snapshot, *audited, Snapshot, *audited, RawFrames]
+    assert [data.position for data in stored] == list(range(len(stored)))
+    for audit, snapshot in ((stored[:3], stored[3]), (stored[5:8], stored[8]), (stored[10:13], stored[13])):
+        first = snapshot.first_frame
+        assert {(data.first_frame, data.timestamp_ns) for data in audit} == {(first, snapshot.timestamp_ns)}
+        assert [data.count for data in audit] == [8, 8, 4]
+        frames = np.concatenate([decoded(data, (data.count, 40, 70)) for data in audit])
+        assert np.array_equal(frames, movie[first : first + RATIO])
+
+
+def read_on(movie, numbers, out):
+    """One frame at a time, so that a buffer that is read too late is seen to have changed."""
+    number = next(numbers, None)
+    if number is None:
+        return 0
+    out[:1] = movie[number]
+    return 1
 
 
 def test_memory_is_bounded_however_long_the_stream():

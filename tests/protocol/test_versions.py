@@ -1,10 +1,11 @@
 """Peers of different protocol versions: they settle on one that both speak, or say clearly that there is none.
 
-Version 2 is simulated: the same messages under another number, some with fields that version 1 does not know.
+Version 2 brought audit groups; a decoder of version 1 is one that reads no other.
 """
 
 import struct
 import zlib
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -12,8 +13,18 @@ import pytest
 from framefold_protocol import wire
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.masks import MaskSpec
-from framefold_protocol.messages import Error, Snapshot, StreamMetadata
-from framefold_protocol.session import DecoderSession, EncoderSession, Finished, Opened, Refused, Welcomed
+from framefold_protocol.messages import Audit, End, Error, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.session import (
+    DecoderSession,
+    Duplicate,
+    EncoderSession,
+    Ended,
+    Finished,
+    Opened,
+    Received,
+    Refused,
+    Welcomed,
+)
 from framefold_protocol.transitions import State
 from framefold_protocol.wire import Reader
 
@@ -135,3 +146,35 @@ def test_a_message_of_an_unknown_version_is_refused_and_an_error_is_heard(said):
     else:
         with pytest.raises(RemoteProtocolError, match="protocol version is"):
             BOTH.read(sealed(error))
+
+
+def test_a_message_is_written_in_the_lowest_version_that_has_it():
+    pixels = ("uint8", "blosc2", b"")
+    assert version(wire.encode(Snapshot(0, 0, 5, 0, "uint16", "blosc2", b""))) == 1
+    assert version(wire.encode(RawFrames(0, 0, 5, 0, *pixels))) == version(wire.encode(Gap(0, 0, 1, ""))) == 1
+    assert version(wire.encode(Audit(0, 0, 5, 0, *pixels))) == 2
+
+
+def test_a_stream_with_audit_groups_is_not_sent_to_a_decoder_that_does_not_know_them():
+    encoder = EncoderSession(replace(STREAM, audit=3))
+    event = encoder.receive(refusal(DecoderSession(OLD), encoder.hello()))
+    assert isinstance(event, Refused)
+    assert not event.error.retry
+    assert "version is 2, expected 1 to 1. Update framefold" in event.error.message
+    plain = EncoderSession(STREAM)
+    assert plain.receive(refusal(DecoderSession(OLD), plain.hello())).error.retry
+
+
+def test_audit_frames_take_a_position_and_add_no_frames():
+    stream = replace(STREAM, audit=1)
+    encoder, decoder = EncoderSession(stream), DecoderSession()
+    decoder.receive(encoder.hello())
+    encoder.receive(decoder.welcome(0, 0, 8))
+    audit = Audit(0, 0, 3, 7, "uint8", "blosc2", b"")
+    for message in (audit, replace(audit, position=1, count=2), Snapshot(2, 0, 5, 7, "uint16", "blosc2", b"")):
+        assert decoder.receive(wire.encode(message)) == Received(message)
+        encoder.sent(message.position)
+    assert decoder.receive(wire.encode(audit)) == Duplicate(0)
+    with pytest.raises(RemoteProtocolError, match="first frame 0, expected 5"):
+        decoder.receive(wire.encode(replace(audit, position=3)))
+    assert decoder.receive(encoder.end(5)) == Ended(End(3, 5))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import zarr
 
+from framefold_decoder.store import StreamStore
 from framefold_simulator.movie import Movie, MovieSpec
 from processes import Decoder, run
 
@@ -97,3 +99,28 @@ def test_frames_are_made_anew_while_the_service_runs_and_from_the_command_line(a
     unknown = run("framefold-decoder", "decode", "0" * 32, "--data", decoder.data)
     assert unknown.status == 2
     assert "is unknown" in unknown.stderr
+
+
+def test_a_killed_encoder_goes_on_with_its_audit_groups(tmp_path):
+    frames = 200
+    source = f"sim:?frames={frames}&dose={DOSE}&shape=64x64&seed=4&rate=60"
+    options = ("--ratio", 8, "--audit", 2, "--journal", tmp_path / "journal")
+    with Decoder(tmp_path / "data", ("--model", "none")) as decoder:
+        first = decoder.start_encoder(source, *options)
+        decoder.wait_until(lambda stream: stream["frames"] >= 40, "40 frames are stored")
+        first.kill()
+        first.communicate()
+        finished = decoder.run_encoder(source, *options)
+        assert finished.status == 0, finished.stderr
+        stream = decoder.wait_until(lambda stream: stream["state"] == "complete", "the stream is complete")
+        decoder.stop()
+    assert (stream["frames"], stream["frames_received"], stream["frames_lost"]) == (frames, frames, 0)
+    store = StreamStore(Path(stream["store"]))
+    counts = Movie(MovieSpec((64, 64), dose=DOSE, seed=4)).counts(0, frames)
+    snapshots = [group for group in store.groups() if group.kind == "snapshot"]
+    assert len(snapshots) == frames // 8
+    for number, group in enumerate(snapshots):
+        audit = store.audit(group.position)
+        assert (audit is not None) == (number % 2 == 0)
+        if audit is not None:
+            np.testing.assert_array_equal(audit, counts[group.first_frame : group.end])
