@@ -223,10 +223,10 @@ class Downlink:
     def _open(self, identity: bytes, peer: _Peer, opened: Opened) -> None:
         stream = opened.stream
         self._check(peer, stream)
+        record = self._library.add_stream(stream, peer.key_name)
         loser = self._claims.take(opened, identity)
         if loser is not None and loser in self._peers:
             self._refuse(loser, self._peers[loser], superseded())
-        record = self._library.add_stream(stream, peer.key_name)
         if record.state == "complete":
             self._send(identity, peer.session.done(record.position))
             self._claims.drop(stream.stream_id, identity)

@@ -95,6 +95,15 @@ class Refused:
     error: Error
 
 
+_UPDATE = "Update framefold on both sides, and report this if it comes back"
+_CURES = {
+    "codec": "Update the decoder",
+    "metadata": "Correct the encoder's settings, or start a new stream",
+    "payload": "Run the encoder again; if it comes back, look for faulty memory",
+    "too-many-streams": "Wait until one ends; the encoder asks again",
+    "internal": "Report this, with the decoder's log",
+}
+"""What a peer is told to do where whoever found the error knows no better."""
 _JOURNAL_LOST = "This encoder's journal was replaced or rolled back; send the source as a new stream, with an empty journal"
 
 EncoderEvent = Welcomed | Acknowledged | Finished | Stale | Refused
@@ -114,7 +123,8 @@ class _Side:
     def refuse(self, error: RemoteProtocolError) -> Parts:
         """Give the session up and say why; allowed in every state."""
         versions = self._reader.versions if error.code == "version" else None
-        return self._sending(Error(error.code, str(error), error.retry, versions))
+        message = str(error) if error.hint else f"{error}. {_CURES.get(error.code, _UPDATE)}"
+        return self._sending(Error(error.code, message, error.retry, versions))
 
     def _received(self, message: Message) -> None:
         step = Step("receive", self._kind(message))

@@ -254,6 +254,29 @@ class Link(RuleBasedStateMachine):
         self.encoders.append(Encoder(first.start, first.end, first.run))
         self.connections += self.encoders[1].connections
 
+    @rule(data=st.data(), groups=st.integers(0, 3), stored=st.booleans())
+    def a_while_without_faults(self, data, groups, stored):
+        """Brings a stream on, so that faults meet it in every state."""
+        if encoder := self._encoder(data):
+            for _ in range(groups):
+                encoder.end += self._source_goes_on(encoder)
+            if encoder.session.state is not State.STREAMING:
+                encoder.send(encoder.session.hello())
+                self._exchange(encoder)
+            while encoder.alive and self._has_data(encoder):
+                encoder.send_next()
+            self._exchange(encoder)
+            if stored and encoder.connection in self.decoder.arrived:
+                self.decoder.save(encoder.connection)
+
+    def _exchange(self, encoder):
+        """All that waits on an encoder's newest connection is heard, in order."""
+        connection = encoder.connection
+        while connection.to_decoder:
+            self.decoder.hear(connection, connection.to_decoder.pop(0))
+        while connection.to_encoder and encoder.alive:
+            self._hears(encoder, connection.to_encoder.pop(0))
+
     # --- the link
 
     @rule(data=st.data())
@@ -384,7 +407,7 @@ class Link(RuleBasedStateMachine):
                     self._hears(encoder, connection.to_encoder.pop(0))
 
 
-Link.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+Link.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLink = Link.TestCase
 
 
