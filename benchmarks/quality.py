@@ -35,7 +35,7 @@ from quality_parts.framefold import Nets, framefold_rows
 from quality_parts.noisy import noisy_rows
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES, mark_rows, rival_rows
 from quality_parts.unlike import unlike_rows
-from quality_parts.verdict import verdict
+from quality_parts.verdict import verdicts
 
 LEAST_FRAMES = 96
 """Of every clip: a procedural one of other length is another one."""
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace, nets: Nets, recordings: Path | None) ->
     seen = noisy_rows(nets, options.size, recordings) if recordings else ([], [])
     results = {
         "rows": rows,
-        "verdict": verdict(rows),
+        "verdicts": verdicts(rows),
         "unlike": unlike_rows(nets, middle, options.size, recordings),
         "noisy": seen[0],
     }

@@ -18,7 +18,7 @@ def card(results: dict[str, Any]) -> str:
     parts += [_lattice(results["rows"]), _trust("Unlike training", results["unlike"])]
     if results["noisy"]:
         parts.append(_trust("Noisy recordings", results["noisy"]))
-    return "\n\n".join([*filter(None, parts), _verdict(results["verdict"])])
+    return "\n\n".join([*filter(None, parts), *map(_verdict, results["verdicts"])])
 
 
 def _ratio(rows: list[Row], ratio: int) -> str:
@@ -79,7 +79,7 @@ def _number(value: float | None, digits: int) -> str:
 def _verdict(verdict: dict[str, Any]) -> str:
     chi2 = verdict["chi2_within"]
     lines = [
-        f"framefold lossless beats the best rival of as many bytes in {verdict['won_psnr']} of {verdict['cells']} cells "
+        f"{verdict['method']} beats the best rival of as many bytes in {verdict['won_psnr']} of {verdict['cells']} cells "
         f"by PSNR, in {verdict['won_ssim']} by SSIM; mean margin {verdict['mean_psnr_margin']:+.2f} dB; "
         f"chi2 within {chi2['range'][0]:g} to {chi2['range'][1]:g} in {chi2['share']:.0%}",
     ]

@@ -59,7 +59,11 @@ class Cell:
         scored = slice(first, first + len(frames))
         columns = self.clip.columns and self.clip.columns[self.middle][scored]
         found = scores(np.asarray(frames, np.float32), self.truth[scored], self.peak, columns)
-        costs = {"wire_ratio": self.counts.nbytes / sent_bytes, "encode_cpu_s_per_gpx": cpu_s / self.counts.size * 1e9}
+        costs = {
+            "sent_bytes": sent_bytes,
+            "wire_ratio": self.counts.nbytes / sent_bytes,
+            "encode_cpu_s_per_gpx": cpu_s / self.counts.size * 1e9,
+        }
         return {**self.key, "method": method, **costs, **found, **more}
 
 

@@ -13,11 +13,14 @@ import numpy as np
 from framefold_decoder.quality import chi2
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_encoder.exposure import choose_families
+from framefold_encoder.motion import motion
+from framefold_encoder.settings import EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from quality_parts.cells import NOISE, Cell, Row
+from quality_parts.cells import GROUPS, NOISE, Cell, Row
 from quality_parts.folding import Folded, fold
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
@@ -43,10 +46,7 @@ class Nets:
 def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     """A row a method. The reference net has one where it fits the ratio."""
     default = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
-    folds = {
-        "framefold lossless": cell.lossless,
-        "framefold half-sigma": fold(cell.counts, default, HALF_SIGMA),
-    }
+    folds = dict(zip(METHODS, (cell.lossless, fold(cell.counts, default, HALF_SIGMA), _adaptive(cell)), strict=True))
     rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
     if nets.reference:
@@ -58,10 +58,19 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     return rows
 
 
+def _adaptive(cell: Cell) -> Folded:
+    """As the encoder folds with `adaptive`: families, motion and thresholds are its own."""
+    settings = EncoderSettings(ratio=cell.ratio, adaptive=True)
+    families = [derive_masks(spec, cell.shape) for spec in settings.families]
+    maps = [choose_families(motion(group), settings.still_below) for group in np.split(cell.counts, GROUPS)]
+    return fold(cell.counts, families, maps=maps)
+
+
 def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:
     previous, group, following = folded.groups
     start = time.perf_counter()
     frames = reconstructor.reconstruct(group, previous, following, NOISE)
     took = time.perf_counter() - start
-    more = {"chi2": chi2(group, frames, NOISE), "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
+    more: Row = {} if group.coding.block_map is None else {"still_blocks": float(np.mean(group.coding.block_map > 0))}
+    more |= {"chi2": chi2(group, frames, NOISE), "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
     return cell.row(method, np.asarray(frames), folded.sent_bytes, folded.cpu_s, **more)

@@ -1,7 +1,6 @@
 """Recordings that are noisy themselves: no truth, so chi2, and pictures to look at.
 
-Their noise is found by photon transfer: the variance of a pixel from frame to frame against its mean is a line, whose slope is
-the gain in counts per electron and whose zero is the detector's offset (J. R. Janesick, "Photon Transfer", SPIE 2007).
+Their noise is found by photon transfer on all their frames, as the decoder finds it on audit frames.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from framefold_decoder.photon_transfer import measure
 from framefold_decoder.quality import chi2
 from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_protocol.masks import MaskSpec, derive_masks
@@ -41,7 +39,8 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
     for file in FILES:
         counts = read(recordings / "em" / file, 3 * LARGEST_RATIO, size)
         ratio = len(counts) // 3
-        noise = photon_transfer(counts)
+        found = measure(counts)
+        noise = found.noise if found else NoiseModel()
         folded = fold(counts[: 3 * ratio], [derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))])
         previous, group, following = folded.groups
         for number, reconstructor in enumerate(nets.with_solver(group.coding)):
@@ -52,17 +51,3 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
             if number == 0:
                 seen.append(Seen(Path(file).stem, counts[ratio : 2 * ratio], frames))
     return rows, seen
-
-
-def photon_transfer(counts: Counts) -> NoiseModel:
-    """Gain and offset from (T, H, W) counts; differences of consecutive frames leave little of what moves."""
-    frames = counts.astype(np.float64)
-    means = (frames[1:] + frames[:-1]).mean(axis=0).ravel() / 2
-    variances = ((frames[1:] - frames[:-1]) ** 2).mean(axis=0).ravel() / 2
-    order = np.argsort(means)
-    bins = [part for part in np.array_split(order, 32) if len(part)]
-    points = np.array([[means[part].mean(), np.median(variances[part])] for part in bins])
-    gain, constant = np.polyfit(points[:, 0], points[:, 1], 1)
-    if gain <= 0:  # no range of brightness, or a contrast that was stretched: noise alike everywhere
-        return NoiseModel(0.0, 0.0, float(np.sqrt(np.median(variances))))
-    return NoiseModel(float(gain), float(-constant / gain))

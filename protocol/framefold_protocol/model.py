@@ -35,7 +35,7 @@ class ModelCard:
     sha256: str
     """Of the ONNX file."""
     ratios: tuple[int, ...]
-    """The B it reconstructs."""
+    """The B it was trained on. A net of several takes any B between the least and the largest of them."""
     mask_kinds: tuple[str, ...]
     """Mask kinds it was trained on."""
     densities: tuple[float, ...]

@@ -20,11 +20,18 @@ WEIGHTS = (1, 2, 3)
 
 
 def write_net(
-    folder: Path, name: str = "tiny", *, scale: float = 1.0, inputs: dict[str, str] | None = None, **card
+    folder: Path,
+    name: str = "tiny",
+    *,
+    scale: float = 1.0,
+    inputs: dict[str, str] | None = None,
+    only: int | None = None,
+    **card,
 ) -> ModelCard:
-    """Write NAME.onnx and NAME.json. `scale` multiplies the frames; `inputs` renames inputs; `card` replaces card fields."""
+    """Write NAME.onnx and NAME.json. `scale` multiplies the frames; `inputs` renames inputs; the net takes any B, or `only` one;
+    `card` replaces card fields."""
     path = folder / f"{name}.onnx"
-    onnx.save(_model(scale, inputs or {}), path)
+    onnx.save(_model(scale, inputs or {}, only or "B"), path)
     return write_card(path, **card)
 
 
@@ -47,7 +54,7 @@ def write_card(path: Path, **changes) -> ModelCard:
     return card
 
 
-def _model(scale: float, renamed: dict[str, str]) -> onnx.ModelProto:
+def _model(scale: float, renamed: dict[str, str], ratio: int | str) -> onnx.ModelProto:
     constants = {
         "box": np.ones((1, 3, 5, 5), np.float32) * np.array(WEIGHTS, np.float32)[:, None, None],
         "least_exposure": np.float32(0.04),
@@ -90,7 +97,7 @@ def _model(scale: float, renamed: dict[str, str]) -> onnx.ModelProto:
         node("Add", ["base", "back"], ["estimate"]),
         node("Mul", ["estimate", "scale"], ["frames"]),
     ]
-    shapes = {"snapshots": ["n", 3, "H", "W"], "exposures": ["n", 3, "H", "W"], "masks": ["n", "B", "H", "W"], "noise": ["n"]}
+    shapes = {"snapshots": ["n", 3, "H", "W"], "exposures": ["n", 3, "H", "W"], "masks": ["n", ratio, "H", "W"], "noise": ["n"]}
     for one in nodes:
         for position, name in enumerate(one.input):
             one.input[position] = renamed.get(name, name)

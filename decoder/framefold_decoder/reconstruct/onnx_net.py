@@ -1,24 +1,30 @@
-"""A trained net, run by ONNX Runtime as its card and `framefold_protocol.model` tell. Large frames go through in tiles."""
+"""A trained net, run by ONNX Runtime as its card and `framefold_protocol.model` tell: large frames in tiles, on a GPU several
+tiles at once. Inputs and outputs are bound, so that the masks, the largest input, stay on a GPU from one snapshot to the next.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
-from framefold_decoder.reconstruct.onnx_runtime import Provider, open_session
-from framefold_decoder.reconstruct.tiling import Tile, pad_to_multiple, tiles
+from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider, import_runtime, open_session
+from framefold_decoder.reconstruct.windows import Floats, Neighbourhood, Window, batches, task, windows
 from framefold_protocol.coding import Coding
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec
-from framefold_protocol.model import INPUTS_VERSION, ModelCard, level, relative_noise
+from framefold_protocol.model import INPUTS_VERSION, ModelCard
 
 TILE_SIDE = 512
 """Pixels: with B = 20 a tile's activations take some hundred MB."""
+
+GPU_BATCH = 4
+"""Tiles that a GPU gets at once; a CPU gets one, whose activations its caches hold best."""
 
 DENSITY_SLACK = 1.25
 """A net takes masks up to this factor outside the densities it was trained on."""
@@ -26,23 +32,33 @@ DENSITY_SLACK = 1.25
 _INPUTS = {"snapshots", "exposures", "masks", "noise"}
 _OUTPUT = "frames"
 
-Floats = npt.NDArray[np.float32]
-
 
 class OnnxNet:
     """A reconstructor: one ONNX file with its card, loaded."""
 
     def __init__(
-        self, path: Path, card: ModelCard, provider: Provider = "auto", threads: int = 0, tile_side: int = TILE_SIDE
+        self,
+        path: Path,
+        card: ModelCard,
+        provider: Provider = "auto",
+        threads: int = 0,
+        *,
+        precision: Precision = "single",
+        tile_side: int = TILE_SIDE,
+        batch: int | None = None,
     ) -> None:
-        """Load `path`. `threads` 0: ONNX Runtime's choice. Raises `ModelError` when it is not the model its card tells of, and
-        `ProviderError` when the provider cannot be had."""
+        """Load `path`. `threads` 0: ONNX Runtime's choice; `batch` tiles at once, None: as many as suit the provider. Raises
+        `ModelError` when it is not the model its card tells of, and `ProviderError` when the provider cannot be had."""
         check_file(path, card)
         self.card = card
         self.name = card.name
         self._tile_side = tile_side
-        self._session = open_session(path, provider, threads)
-        _check_contract(self._session, path)
+        self._session = open_session(path, provider, threads, precision)
+        _check_contract(self._session, path, card)
+        self._device = "cpu" if self.provider == "CPUExecutionProvider" else "cuda"
+        self._batch = batch or (1 if self._device == "cpu" else GPU_BATCH)
+        self._values = import_runtime().OrtValue
+        self._masks: tuple[tuple[Any, ...], Any] = ((), None)
 
     @property
     def provider(self) -> str:
@@ -56,42 +72,58 @@ class OnnxNet:
 
         Raises `ModelError` when the coding does not fit or the net fails.
         """
-        if reason := misfit(self.card, group.coding):
-            raise ModelError(
-                f"model {self.name} does not fit: {reason}", hint="Choose another model, or gap-tv, which fits all"
-            )
-        three = [neighbour or group for neighbour in (previous, group, following)]
-        exposures = np.stack([one.exposure() for one in three])  # (3, H, W)
-        signal = _signal(group.snapshot, exposures[1], noise)
-        counts = level(signal, exposures[1])
-        relative = np.array([relative_noise(counts, noise.counts_per_electron, noise.read_noise_counts)], np.float32)
-        frames = np.empty((group.coding.ratio, *group.coding.shape), np.float32)
-        for tile in tiles(group.coding.shape, self._tile_side, self.card.halo, self.card.multiple):
-            window = (tile.rows, tile.columns)
-            exposed = exposures[:, *window]
-            snapshots = np.stack([_signal(one.snapshot[window], e, noise) for one, e in zip(three, exposed, strict=True)])
-            inputs = {"snapshots": snapshots / counts, "exposures": exposed, "masks": group.coding.window(*window)}
-            frames[:, *tile.core] = self._run(inputs, relative, tile)[:, *tile.inner]
-        frames *= np.float32(counts)
-        frames += np.float32(noise.offset_counts)
-        return np.maximum(frames, 0, out=frames)
+        return self.reconstruct_several([(group, previous, following)], noise)[0]
 
-    def _run(self, images: dict[str, npt.NDArray[Any]], noise: Floats, tile: Tile) -> Floats:
-        """The net's frames of one window, in units of the level: (B, rows, columns)."""
-        inputs = {name: pad_to_multiple(image.astype(np.float32), self.card.multiple)[None] for name, image in images.items()}
-        expected = inputs["masks"].shape
-        where = f"model {self.name}, rows {tile.rows.start}-{tile.rows.stop}, columns {tile.columns.start}-{tile.columns.stop}"
+    def reconstruct_several(self, neighbourhoods: Sequence[Neighbourhood], noise: NoiseModel) -> list[Frames]:
+        """As `reconstruct`, of several groups of one stream and one B: a GPU is fed several of small frames at once.
+
+        Memory beyond inputs and frames stays bounded. Raises `InputError` when the groups differ in B or shape.
+        """
+        for group, *_ in neighbourhoods:
+            if reason := misfit(self.card, group.coding):
+                hint = "Choose another model, or gap-tv, which fits all"
+                raise ModelError(f"model {self.name} does not fit: {reason}", hint=hint)
+        if len({(group.coding.ratio, group.coding.shape) for group, *_ in neighbourhoods}) > 1:
+            raise InputError("groups reconstructed together must share frames per snapshot and shape")
+        tasks = [task(one, noise) for one in neighbourhoods]
+        for batch in batches(windows(tasks, self.card, self._tile_side), self._batch) if tasks else ():
+            for window, answer in zip(batch, self._run(batch), strict=True):
+                window.accept(answer)
+        return [one.frames for one in tasks]
+
+    def _run(self, batch: list[Window]) -> Floats:
+        """The net's frames of windows of one shape, in units of their levels: (n, B, rows, columns)."""
+        where = f"model {self.name}, {batch[0]}"
         hint = "Choose another model, or gap-tv"
+        expected = (len(batch), *batch[0].shape)
+        inputs = {
+            "snapshots": np.stack([window.snapshots() for window in batch]),
+            "exposures": np.stack([window.exposures() for window in batch]),
+            "noise": np.array([window.relative_noise() for window in batch], np.float32),
+        }
         try:
-            (frames,) = self._session.run([_OUTPUT], {**inputs, "noise": noise})
+            binding = self._session.io_binding()
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_ortvalue_input("masks", self._bound_masks(batch))
+            binding.bind_output(_OUTPUT, self._device)
+            self._session.run_with_iobinding(binding)
+            frames: Floats = binding.get_outputs()[0].numpy()
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise ModelError(f"{where}: ONNX Runtime failed: {' '.join(str(error).split())}", hint=hint) from error
-        if frames.shape != expected or not np.isfinite(frames).all():
+        if frames.shape != expected or not math.isfinite(float(frames.sum())):
             found = f"{frames.shape}" if frames.shape != expected else "values that are not finite"
             raise ModelError(f"{where}: the net answered {found}, expected finite frames {expected}", hint=hint)
-        height, width = images["masks"].shape[1:]
-        answer: Floats = frames[0, :, :height, :width]
-        return answer
+        return frames
+
+    def _bound_masks(self, batch: list[Window]) -> Any:
+        """The masks (n, B, rows, columns) on the device: those of the last batch, where nothing has changed."""
+        key: tuple[Any, ...] = tuple(window.mask_key() for window in batch)
+        last, value = self._masks
+        if key != last:
+            value = self._values.ortvalue_from_numpy(np.stack([window.masks() for window in batch]), self._device, 0)
+            self._masks = key, value
+        return value
 
 
 def check_file(path: Path, card: ModelCard) -> None:
@@ -110,7 +142,7 @@ def check_file(path: Path, card: ModelCard) -> None:
 
 def misfit(card: ModelCard, coding: Coding) -> str:
     """Why a net cannot reconstruct this coding, in a few words; empty when it can. Families without a block do not count."""
-    if coding.ratio not in card.ratios:
+    if not min(card.ratios, default=0) <= coding.ratio <= max(card.ratios, default=0):
         return f"{coding.ratio} frames per snapshot, it was trained on {', '.join(map(str, card.ratios))}"
     used = [0] if coding.block_map is None else np.unique(coding.block_map)
     reasons = (_mask_misfit(card, coding.families[index].spec) for index in used)
@@ -126,15 +158,15 @@ def _mask_misfit(card: ModelCard, spec: MaskSpec) -> str:
     return ""
 
 
-def _check_contract(session: Any, path: Path) -> None:
-    """Raise `ModelError` unless the net has the inputs and output of `framefold_protocol.model`."""
-    inputs, outputs = {one.name for one in session.get_inputs()}, {one.name for one in session.get_outputs()}
-    if inputs != _INPUTS or _OUTPUT not in outputs:
+def _check_contract(session: Any, path: Path, card: ModelCard) -> None:
+    """Raise `ModelError` unless the net has the inputs and output of `framefold_protocol.model`, for every B of its card."""
+    inputs, outputs = {one.name: one.shape for one in session.get_inputs()}, {one.name for one in session.get_outputs()}
+    hint = "Export it with framefold_training.export"
+    if set(inputs) != _INPUTS or _OUTPUT not in outputs:
         found = f"inputs {', '.join(sorted(inputs))} and outputs {', '.join(sorted(outputs))}"
         expected = f"{', '.join(sorted(_INPUTS))} and {_OUTPUT}"
-        raise ModelError(f"model {path} has {found}, expected {expected}", hint="Export it with framefold_training.export")
-
-
-def _signal(snapshot: npt.NDArray[np.unsignedinteger], exposure: npt.NDArray[np.uint16], noise: NoiseModel) -> Floats:
-    """The snapshot without the detector's offset, (H, W)."""
-    return (snapshot - np.float64(noise.offset_counts) * exposure).astype(np.float32)
+        raise ModelError(f"model {path} has {found}, expected {expected}", hint=hint)
+    ratio = inputs["masks"][1]
+    if isinstance(ratio, int) and {*card.ratios} != {ratio}:
+        found = f"takes {ratio} frames per snapshot alone, its card says {', '.join(map(str, card.ratios))}"
+        raise ModelError(f"model {path} {found}", hint=hint)

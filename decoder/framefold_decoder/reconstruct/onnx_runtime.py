@@ -15,9 +15,12 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+from framefold_decoder.reconstruct.half import in_half_precision
 from framefold_protocol.errors import ModelError
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Precision = Literal["single", "half"]
+"""half: convolutions in float16, for GPUs; a CPU would only be slower."""
 
 _log = logging.getLogger(__name__)
 _PREFERRED = {
@@ -33,10 +36,10 @@ class ProviderError(ModelError):
     """ONNX Runtime, or the provider asked for, cannot be used: no other model would help."""
 
 
-def open_session(path: Path, provider: Provider, threads: int) -> Any:
+def open_session(path: Path, provider: Provider, threads: int, precision: Precision = "single") -> Any:
     """An `onnxruntime.InferenceSession` of the file, on `provider`; `auto` takes CUDA where there is one.
 
-    Raises `ProviderError` when the provider cannot be had, `ModelError` when the file is no model.
+    Raises `ProviderError` when the provider cannot be had, `ModelError` when the file is no model or has no half precision.
     """
     runtime = import_runtime()
     wanted = _providers(runtime, provider)
@@ -49,7 +52,10 @@ def open_session(path: Path, provider: Provider, threads: int) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find; `_obstacle` tells that better
             if len(wanted) > 1:
                 runtime.preload_dlls()  # CUDA libraries that came with pip are found no other way
-            session = runtime.InferenceSession(str(path), options, providers=wanted)
+            model = str(path) if precision == "single" else in_half_precision(path)
+            session = runtime.InferenceSession(model, options, providers=wanted)
+    except ModelError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base
         hint = "Export the model again, or take it out of the model folder"
         raise ModelError(f"{path} cannot be loaded by ONNX Runtime {runtime.__version__}: {_line(error)}", hint=hint) from error

@@ -33,7 +33,7 @@ class ModelEntry:
     provider: str | None
     """What really computes; None before the model was first loaded."""
     ratios: tuple[int, ...] = ()
-    """The B it reconstructs; empty: any."""
+    """The B it was trained on, and those between; empty: any."""
     mask_kinds: tuple[str, ...] = ()
     """The mask kinds it was trained on; empty: any."""
     problem: str | None = None

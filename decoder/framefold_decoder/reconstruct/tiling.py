@@ -53,6 +53,8 @@ def pad_to_multiple(array: npt.NDArray[Scalar], multiple: int) -> npt.NDArray[Sc
     To twice `multiple` at least: exported nets take no single block.
     """
     widths = [max(_round_up(length, multiple), 2 * multiple) - length for length in array.shape[-2:]]
+    if not any(widths):
+        return array
     return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, width) for width in widths], mode="symmetric")
 
 

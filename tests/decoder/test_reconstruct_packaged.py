@@ -1,0 +1,85 @@
+"""Every net that ships: no seams, no NaN whatever the detector does, and a chi2 that rises where it cannot know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from folded_examples import coding, fold
+
+from framefold_decoder.quality import chi2
+from framefold_decoder.reconstruct.base import NoiseModel
+from framefold_decoder.reconstruct.onnx_net import OnnxNet
+from framefold_decoder.reconstruct.registry import PACKAGED
+from framefold_protocol.masks import MaskSpec
+from framefold_protocol.model import ModelCard
+from framefold_simulator.movie import Movie, MovieSpec
+
+CARDS = [ModelCard.read(path.with_suffix(".json")) for path in sorted(PACKAGED.glob("*.onnx"))]
+NOISE = NoiseModel()
+
+
+@pytest.fixture(scope="module", params=CARDS, ids=lambda card: card.name)
+def card(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def net(card):
+    return OnnxNet(PACKAGED / f"{card.name}.onnx", card, "cpu")
+
+
+def ratio_of(card):
+    return 20 if min(card.ratios) <= 20 <= max(card.ratios) else card.ratios[0]
+
+
+def simulated(card, shape=(128, 192), dose=20.0):
+    """Three groups of the virtual microscope."""
+    ratio = ratio_of(card)
+    counts = Movie(MovieSpec(shape, dose, seed=3, loop=3 * ratio)).counts(0, 3 * ratio)
+    return [fold(part, coding(shape, MaskSpec(ratio=ratio))) for part in np.split(counts, 3)]
+
+
+def test_tiles_do_not_show(card, net):
+    previous, group, following = simulated(card, (128, 256))
+    whole = net.reconstruct(group, previous, following, NOISE)
+    tiled = OnnxNet(PACKAGED / f"{card.name}.onnx", card, "cpu", tile_side=64).reconstruct(group, previous, following, NOISE)
+    assert np.abs(tiled - whole).max() < 1e-3 * whole.max()
+
+
+def test_dead_saturated_and_empty_frames_give_finite_counts(card, net):
+    ratio, shape = ratio_of(card), (64, 128)
+    masks = coding(shape, MaskSpec(ratio=ratio))
+    healthy = np.random.default_rng(0).poisson(20, (ratio, *shape))
+    dead, hot = healthy.copy(), healthy.copy()
+    dead[:, :, 40:44], dead[:, 10] = 0, 0
+    hot[:, 30, 50], hot[:, 50:60, 100:110] = 65535, 65535
+    empty, saturated = np.zeros_like(healthy), np.full_like(healthy, 65535)
+    blank = healthy.copy()
+    blank[: ratio // 2] = 0
+    groups = [fold(counts, masks) for counts in (healthy, dead, hot, empty, saturated, blank)]
+    for group in groups:
+        for neighbour in (None, groups[0], groups[3], groups[4]):
+            frames = net.reconstruct(group, neighbour, neighbour, NOISE)
+            assert np.isfinite(frames).all()
+            assert (frames >= 0).all()
+
+
+def test_block_maps_of_all_its_families_and_the_bounds_of_its_ratios_are_taken(card, net):
+    for ratio in {min(card.ratios), max(card.ratios)}:
+        specs = [MaskSpec("ones" if density == 1 else "balanced", ratio, density) for density in card.densities]
+        masks = coding((128, 192), *specs)
+        counts = np.random.default_rng(0).poisson(20, (ratio, 128, 192))
+        frames = net.reconstruct(fold(counts, masks), None, None, NOISE)
+        assert frames.shape == counts.shape
+        assert frames.mean() == pytest.approx(20, rel=0.02)
+
+
+def test_chi2_rises_where_no_net_can_know(card, net):
+    """Pixels by chance, unlike all training: the frames cannot be right, and chi2 says so."""
+    previous, group, following = simulated(card)
+    known = chi2(group, net.reconstruct(group, previous, following, NOISE), NOISE)
+    rng, counts = np.random.default_rng(1), (3 * ratio_of(card), *group.coding.shape)
+    noise = [fold(part, group.coding) for part in np.split(rng.poisson(rng.uniform(0, 40, counts)), 3)]
+    unknown = chi2(noise[1], net.reconstruct(noise[1], noise[0], noise[2], NOISE), NOISE)
+    assert 0.5 < known < 1.3
+    assert unknown > 2 * known
