@@ -89,7 +89,8 @@ def _check(where: str, found: Findings, check: Callable[..., None], *arguments: 
 
 def _catalogue(path: Path, found: Findings) -> dict[str, StreamRecord]:
     """The streams by id, the oldest first."""
-    url = f"{path.resolve().as_uri()}?mode=ro"
+    log = path.with_name(f"{path.name}-wal").exists()  # of a decoder that was killed; SQLite keeps an index beside it
+    url = f"{path.resolve().as_uri()}?{'mode=ro' if log else 'immutable=1'}"
     try:
         with closing(sqlite3.connect(url, uri=True)) as database:
             found.problems += [f"catalogue: {row[0]}" for row in database.execute("PRAGMA integrity_check") if row[0] != "ok"]

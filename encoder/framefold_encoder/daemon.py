@@ -101,7 +101,7 @@ class Encoder:
         described = {f.name: str(getattr(stream, f.name)) for f in fields(stream) if f.name not in _FRESH}
         names = ("ratio", "coder", "step_sigma", "still_below")
         chosen = {name: str(getattr(settings, name)) for name in names}
-        return {"source": self._uri, "version": self._source.info.version} | described | chosen
+        return {"source": self._uri, "version": self._source.info.version} | chosen | described
 
     def _stream_durably(self, folder: JournalFolder, stop: threading.Event, progress: Callable[[Summary], None]) -> None:
         """Go on with the stream an earlier run left, or begin one; a live source's old streams are sent beside it."""

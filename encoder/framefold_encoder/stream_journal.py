@@ -250,7 +250,7 @@ class JournalFolder:
 
     def _check(self, journal: StreamJournal) -> None:
         was, now = journal.recipe, self._recipe
-        for name in was.keys() | now.keys():
+        for name in {**now, **was}:
             if was.get(name) != now.get(name):
                 found = f"whose {name} is {was.get(name)}; now it is {now.get(name)}"
                 hint = "Run the encoder as before until that is stored, or choose another folder with --journal"
