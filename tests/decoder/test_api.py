@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import httpx
 import numpy as np
@@ -18,6 +19,7 @@ from framefold_decoder.api import openapi
 from framefold_decoder.api.app import create_app
 from framefold_decoder.library import Library
 from framefold_decoder.store.provenance import Provenance, Quality
+from framefold_protocol.errors import ModelError
 
 UNKNOWN = "f" * 32
 
@@ -220,6 +222,56 @@ def test_a_database_that_went_away_makes_it_unready(tmp_path):
         assert "not a database" in client.get("/readyz").json()["problems"][0]
         assert "not a database" in error_of(client.get("/api/v1/streams"), 500)
     library.close()
+
+
+def test_quality_tells_what_made_the_frames_and_what_an_audit_found(library):
+    example = Example(make_metadata(audit=1)).fold(2, audited_in=2)
+    library.add_stream(example.metadata)
+    library.put(example.metadata.stream_id, example.messages, 1)
+    made_by = Provenance(
+        "net", "ab" * 32, "0.1.0+0123456789ab", {"provider": "CPUExecutionProvider", "saw_next_snapshot": True}
+    )
+    measured = Quality(1.1, 12.0, 100.0, 3.5, psnr=31.5, psnr_low=31.0, psnr_high=None, ssim=0.9)
+    library.put_frames(example.metadata.stream_id, 2, example.group(2), measured, made_by)
+    with served(create_app(library)) as client:
+        url = f"/api/v1/streams/{example.metadata.stream_id}"
+        groups, detail = ok(client.get(f"{url}/quality")).json()["groups"], ok(client.get(url)).json()
+    assert [group["kind"] for group in groups] == ["audit", "audit", "snapshot"] * 2
+    assert asdict(measured).items() <= groups[2].items()
+    assert groups[2]["made_by"] == asdict(made_by)
+    assert (groups[5]["made_by"], groups[5]["psnr"], groups[5]["gain"]) == (None, None, None)
+    assert detail["audit"] == {"every": 1, "count": 1, "psnr_median": 31.5, "psnr_lowest": 31.5, "ssim_median": 0.9}
+    assert detail["noise"] == {"source": "audit", "gain": 12.0, "offset": 100.0, "read_noise": 3.5}
+
+
+def test_without_audit_groups_there_are_no_such_figures(client, stream):
+    detail = ok(client.get(stream)).json()
+    assert (detail["audit"], detail["noise"]) == (None, None)
+
+
+def test_decoding_again_is_asked_of_whoever_decodes(library, example, stream):
+    asked = []
+
+    def decode(*what):
+        asked.append(what)
+        if what[1] == "nonsense":
+            raise ModelError("there is no model 'nonsense'", hint="Name another")
+        return 2
+
+    with served(create_app(library, decode=decode)) as client:
+        answer = client.post(f"{stream}/decode", json={"model": "gap-tv", "start": 1, "stop": 4})
+        assert (answer.status_code, answer.json()) == (202, {"snapshots": 2})
+        assert client.post(f"{stream}/decode", json={}).status_code == 202
+        assert error_of(client.post(f"{stream}/decode", json={"model": "nonsense"}), 422) == "there is no model 'nonsense'"
+        assert "'stop'" in error_of(client.post(f"{stream}/decode", json={"stop": 0}), 422)
+        assert "'modle'" in error_of(client.post(f"{stream}/decode", json={"modle": "net"}), 422)
+        assert "unknown" in error_of(client.post(f"/api/v1/streams/{UNKNOWN}/decode", json={}), 404)
+    stream_id = example.metadata.stream_id
+    assert asked == [(stream_id, "gap-tv", 1, 4), (stream_id, "auto", 0, None), (stream_id, "nonsense", 0, None)]
+
+
+def test_a_decoder_that_decodes_nothing_decodes_nothing_again(client, stream):
+    assert error_of(client.post(f"{stream}/decode", json={}), 409) == "this decoder does not reconstruct"
 
 
 @pytest.mark.parametrize("path", ["", "/frames/0", "/frames?start=0&stop=1", "/snapshots/0", "/quality"])

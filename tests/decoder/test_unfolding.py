@@ -7,8 +7,10 @@ import pytest
 
 from framefold_decoder.library import Library
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.unfolding import Unfolder
 from framefold_protocol import payload
+from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot, StreamMetadata
 
@@ -73,3 +75,22 @@ def test_what_failed_is_tried_again_by_the_next_run(library):
         unfolder.wake()
         wait_for(lambda: decoded(library) == {0})
     assert library.catalogue.pending() == []
+
+
+def test_a_request_replaces_frames_and_says_what_is_wrong_with_it(library):
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(3)], 100)
+    library.finish(STREAM.stream_id, 3, 12)
+    store = library.store(STREAM.stream_id)
+    for position in range(3):
+        library.put_frames(STREAM.stream_id, position, np.ones((4, *SHAPE), np.float32), Quality(9.0), Provenance("old"))
+    with Unfolder(library, Registry(), "gap-tv") as unfolder:
+        with pytest.raises(ModelError, match="there is no model 'nonsense'"):
+            unfolder.request(STREAM.stream_id, "nonsense")
+        with pytest.raises(InputError, match=r"positions 7 to 8 of stream c+ hold no snapshot"):
+            unfolder.request(STREAM.stream_id, "gap-tv", 7, 9)
+        assert unfolder.request(STREAM.stream_id, "gap-tv", 1) == 2
+        wait_for(lambda: store.group(2).provenance.model == "gap-tv")
+    assert [store.group(position).provenance.model for position in range(3)] == ["old", "gap-tv", "gap-tv"]
+    assert (store.frames(0, 4) == 1).all()
+    assert not (store.frames(4, 12) == 1).all()
+    assert library.catalogue.stream(STREAM.stream_id).decoded == 3
