@@ -27,6 +27,7 @@ _OPTIONS = (
     "model",
     "models",
     "provider",
+    "precision",
     "threads",
     "masks",
     "credit",
@@ -79,7 +80,7 @@ def _serve(settings: DecoderSettings) -> None:
 def _models(settings: DecoderSettings) -> None:
     from framefold_decoder.reconstruct.registry import Registry
 
-    registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
+    registry = Registry(settings.models, provider=settings.provider, precision=settings.precision, threads=settings.threads)
     registry.check("auto")  # loads every net, so that one that cannot be used is listed with its problem
     for model in registry.models():
         print(model)
@@ -108,7 +109,7 @@ def _decode(settings: DecoderSettings, stream_id: str) -> None:
         )
     if not settings.data.is_dir():
         raise SettingsError(f"data folder {settings.data} does not exist", hint="Name it with --data")
-    registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
+    registry = Registry(settings.models, provider=settings.provider, precision=settings.precision, threads=settings.threads)
     registry.check(settings.model)
     with closing(Library.open(settings.data, mask_folder=settings.masks)) as library:
         decoder, store = LibraryDecoder(library, registry), library.store(stream_id)

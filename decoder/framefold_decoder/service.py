@@ -36,7 +36,7 @@ def serve(settings: DecoderSettings) -> None:
     _check_certificate(settings)
     _allow_many_connections()
     metrics = Metrics()
-    registry = Registry(settings.models, provider=settings.provider, threads=settings.threads)
+    registry = Registry(settings.models, provider=settings.provider, precision=settings.precision, threads=settings.threads)
     registry.check(settings.model)
     with ExitStack() as stack:
         http = stack.enter_context(_listen(*settings.http_address))

@@ -25,6 +25,7 @@ class DecoderSettings(BaseModel):
     model: str = Field("auto", description="Reconstruct with: auto (the net that fits, else gap-tv), a model's name, or none")
     models: Path | None = Field(None, description="Folder of further models, NAME.onnx with NAME.json")
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="ONNX Runtime provider")
+    precision: Literal["single", "half"] = Field("single", description="half: a net's convolutions in float16, for GPUs")
     threads: int = Field(0, ge=0, description="Threads of a reconstruction; 0: one per core")
     masks: Path | None = Field(None, description="Folder of mask files, for streams folded with masks of kind 'file'")
     credit: int = Field(32, ge=1, le=10_000, description="Messages an encoder may have under way beyond what is stored")

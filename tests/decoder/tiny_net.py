@@ -28,8 +28,10 @@ def write_net(
     only: int | None = None,
     **card,
 ) -> ModelCard:
-    """Write NAME.onnx and NAME.json. `scale` multiplies the frames; `inputs` renames inputs; the net takes any B, or `only` one;
-    `card` replaces card fields."""
+    """Write NAME.onnx and NAME.json.
+
+    `scale` multiplies the frames; `inputs` renames inputs; the net takes any B, or `only` one; `card` replaces card fields.
+    """
     path = folder / f"{name}.onnx"
     onnx.save(_model(scale, inputs or {}, only or "B"), path)
     return write_card(path, **card)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
-from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider, import_runtime, open_session
+from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
 from framefold_decoder.reconstruct.windows import Floats, Neighbourhood, Window, batches, task, windows
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
@@ -55,15 +55,22 @@ class OnnxNet:
         self._tile_side = tile_side
         self._session = open_session(path, provider, threads, precision)
         _check_contract(self._session, path, card)
-        self._device = "cpu" if self.provider == "CPUExecutionProvider" else "cuda"
+        self._precision = precision
+        self._device = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
         self._batch = batch or (1 if self._device == "cpu" else GPU_BATCH)
         self._values = import_runtime().OrtValue
         self._masks: tuple[tuple[Any, ...], Any] = ((), None)
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name of the provider in use."""
-        return str(self._session.get_providers()[0])
+        """ONNX Runtime's name of the provider in use, and the precision where it is not single."""
+        half = ", half precision" if self._precision == "half" else ""
+        return f"{self._session.get_providers()[0]}{half}"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes."""
+        return self._device != "cpu"
 
     def reconstruct(
         self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel

@@ -23,10 +23,11 @@ Precision = Literal["single", "half"]
 """half: convolutions in float16, for GPUs; a CPU would only be slower."""
 
 _log = logging.getLogger(__name__)
+CPU = "CPUExecutionProvider"
 _PREFERRED = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+    "cpu": (CPU,),
+    "cuda": ("CUDAExecutionProvider", CPU),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU),
 }
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _LIBRARIES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}

@@ -11,7 +11,7 @@ from typing import Any
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.onnx_net import OnnxNet, check_file, misfit
-from framefold_decoder.reconstruct.onnx_runtime import Provider, ProviderError, check_installation
+from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider, ProviderError, check_installation
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.model import ModelCard
@@ -55,7 +55,13 @@ class Registry:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, provider: Provider = "auto", threads: int = 0, packaged: Path = PACKAGED
+        self,
+        folder: Path | None = None,
+        *,
+        provider: Provider = "auto",
+        precision: Precision = "single",
+        threads: int = 0,
+        packaged: Path = PACKAGED,
     ) -> None:
         """`folder` may hold further models; its names win over packaged ones. Raises `InputError` when it does not exist,
         and `ProviderError` when ONNX Runtime is installed twice."""
@@ -63,6 +69,7 @@ class Registry:
         if folder is not None and not folder.is_dir():
             raise InputError(f"model folder {folder} does not exist", hint="Make it, or leave the setting out")
         self._provider: Provider = provider
+        self._precision: Precision = precision
         self._threads = threads
         self._gap_tv = GapTv(threads=threads)
         self._paths = {path.stem: path for place in (packaged, folder) if place for path in _model_files(place)}
@@ -111,7 +118,7 @@ class Registry:
         fitting = [name for name in self._usable() if not misfit(self._cards[name], coding)]
         nets = [net for name in fitting if (net := self._load_or_note(name))]
         by_cost = sorted(nets, key=lambda net: net.card.kmac_per_frame_pixel)
-        return next((net for net in reversed(by_cost) if net.provider != "CPUExecutionProvider"), next(iter(by_cost), None))
+        return next((net for net in reversed(by_cost) if net.on_gpu), next(iter(by_cost), None))
 
     def _usable(self) -> list[str]:
         return [name for name in self._cards if name not in self._problems]
@@ -134,7 +141,8 @@ class Registry:
             raise ModelError(f"model {name!r} cannot be used: {self._problems[name]}")
         with self._lock:
             if name not in self._nets:
-                self._nets[name] = OnnxNet(self._paths[name], self._cards[name], self._provider, self._threads)
+                options = self._provider, self._threads
+                self._nets[name] = OnnxNet(self._paths[name], self._cards[name], *options, precision=self._precision)
             return self._nets[name]
 
     def _info(self, name: str) -> ModelEntry:
