@@ -134,7 +134,7 @@ def _build_message(name: object, values: dict[str, typing.Any], payload: bytes) 
 
 def _build(cls: type[typing.Any], values: dict[str, typing.Any], where: str) -> object:
     """A frozen dataclass from a map, every field's type checked."""
-    hints, required = _fields_of(cls)
+    hints, required = _fields_of(typing.cast(typing.Hashable, cls))
     if unknown := set(values).difference(hints):
         _log.debug("ignoring unknown fields of %s: %s", where, reprlib.repr(unknown))
     for name in required:
