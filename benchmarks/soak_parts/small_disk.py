@@ -11,9 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _INSIDE = "SOAK_NAMESPACE"
+_ATTEMPTS = 20
 _PROBE = 'mount -t tmpfs -o size=64k none "$0" && mount --options-mode ignore -o remount,size=128k none "$0"'
 
 
@@ -47,8 +49,12 @@ class SmallDisk:
 
     def fill(self, left_bytes: int) -> None:
         """Leave room for so many bytes more, to the page."""
-        used = os.statvfs(self.folder)
-        self._resize((used.f_blocks - used.f_bfree) * used.f_bsize + left_bytes)
+        for _ in range(_ATTEMPTS):
+            used = os.statvfs(self.folder)
+            with suppress(subprocess.CalledProcessError):  # more was written meanwhile than was to be left
+                self._resize((used.f_blocks - used.f_bfree) * used.f_bsize + left_bytes)
+                return
+        raise RuntimeError(f"the disk at {self.folder} cannot be filled: see mount's messages above")
 
     def free(self) -> None:
         """Give all the room back."""
