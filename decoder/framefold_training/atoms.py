@@ -1,8 +1,8 @@
 """Movies of metal nanoparticles by molecular dynamics and multislice, made once and kept in a file for training.
 
-Notable: the dynamics is the cost (ASE's effective medium theory, Langevin thermostat), so every trajectory is imaged at several
-defoci: the exit wave of each frame is computed once (abTEM), and the lens applied to it anew. Doses, masks and noise come later,
-in `data`. Needs the extra `physics`; a minute or two per trajectory and core, then
+Notable: dynamics (ASE's effective medium theory, Langevin thermostat) and multislice are the cost: every trajectory is imaged
+at several defoci: the exit wave of each frame is computed once (abTEM), and the lens applied to it anew. Doses, masks and noise
+come later, in `data`. Needs the extra `sim`; a minute or two per trajectory and core, then
 
     python -m framefold_training.atoms --trajectories 12 --processes 2 --out training-runs/atoms.npz
     python -m framefold_training.train --atoms training-runs/atoms.npz ...
@@ -53,8 +53,9 @@ def trajectory(rng: Rng) -> list[Any]:
     from ase import units
     from ase.calculators.emt import EMT
     from ase.cluster import Decahedron, Icosahedron, Octahedron
+    from ase.constraints import FixCom
     from ase.md.langevin import Langevin
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.velocitydistribution import thermalize_momenta
 
     metal = str(rng.choice(METALS))
     shape = rng.integers(3)
@@ -72,8 +73,10 @@ def trajectory(rng: Rng) -> list[Any]:
         atoms.euler_rotate(*rng.uniform(0, 360, 3))
     atoms.calc = EMT()
     kelvin = float(rng.uniform(400, 1300))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=np.random.RandomState(rng.integers(2**31)))
-    dynamics = Langevin(atoms, STEP_FS * units.fs, temperature_K=kelvin, friction=0.01 / units.fs, rng=np.random.RandomState(1))
+    thermalize_momenta(atoms, kelvin, rng=np.random.RandomState(rng.integers(2**31)))
+    atoms.set_constraint(FixCom())
+    noise = np.random.RandomState(rng.integers(2**31))
+    dynamics = Langevin(atoms, STEP_FS * units.fs, temperature_K=kelvin, friction=0.01 / units.fs, fixcm=False, rng=noise)
     stride, configurations = int(rng.choice([2, 6, 12])), []
     for _ in range(FRAMES):
         visited = []
@@ -136,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         import abtem  # noqa: F401
         import ase  # noqa: F401
     except ImportError as error:
-        raise FramefoldError(f"{error.name} is missing", hint="pip install 'framefold[physics]'") from None
+        raise FramefoldError(f"{error.name} is missing", hint="pip install 'framefold[sim]'") from None
     began, movies = time.monotonic(), list[Movies]()
     with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
         for made in pool.imap(_make, range(given.seed, given.seed + given.trajectories)):

@@ -98,7 +98,7 @@ class Birnat(nn.Module):
         return [base + torch.cat(one, 1) for one in (forward, backward[::-1])]
 
     def _walk(self, step: Pass, codes: list[Tensor], frames: list[Tensor], mean: Tensor, told: Tensor) -> list[Tensor]:
-        """Go over the frames once; each learns from the one before it in this direction, and from what all leave unexplained."""
+        """Go over the frames once; each learns from the one before it in this direction, and from what all leave open."""
         exposure = torch.stack(codes).sum(0).clamp(min=1)
         left = mean - torch.stack([code * frame for code, frame in zip(codes, frames, strict=True)]).sum(0) / exposure
         hidden = self.first(torch.cat([told, codes[0] * mean, frames[0]], 1))

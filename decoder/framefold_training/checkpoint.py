@@ -47,7 +47,7 @@ def write_checkpoint(run: Path, state: State) -> None:
     partial = run / (CHECKPOINT + ".partial")
     partial.write_text(json.dumps({**state.progress, "parts": parts}, indent=1) + "\n")
     partial.replace(run / CHECKPOINT)
-    for path in old - {run / part for part in sum(parts.values(), [])}:
+    for path in old - {run / part for kind in parts.values() for part in kind}:
         path.unlink()
 
 

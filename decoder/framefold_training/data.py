@@ -1,8 +1,8 @@
 """Training batches: crops of clean movies at a random dose -> three folded groups, as `framefold_protocol.model` feeds a net.
 
-Notable: everything happens on the training device, so that a GPU is not starved by the CPU; batch k of a seed is a pure function
-of (seed, k) on one kind of device. A sum of Poisson counts is Poisson: snapshots are drawn directly. Some samples come from an
-integrating detector, whose read noise adds to every exposure.
+Notable: everything happens on the training device, so that a GPU is not starved by the CPU; batch k of a seed is a pure
+function of (seed, k) on one kind of device. A sum of Poisson counts is Poisson: snapshots are drawn directly. Some samples come
+from an integrating detector, whose read noise adds to every exposure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DataSpec:
     """What a run trains on."""
 
     ratios: tuple[int, ...] = (20,)
-    """B, one of them per batch, the first in half of the batches."""
+    """B, one of them per batch, the first three in most batches."""
     size: int = 96
     """Side of the crops in pixels."""
     batch: int = 8
@@ -55,6 +55,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.noise)
+
+    def split(self, count: int) -> list[Batch]:
+        """In `count` parts, or as many as there are samples."""
+        pieces = zip(*(getattr(self, f.name).chunk(count) for f in fields(self)), strict=True)
+        return [Batch(*one) for one in pieces]
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -85,7 +90,7 @@ def fold(clips: Tensor, masks: Tensor, exposures: Tensor, dice: Dice, read_noise
 
 def make_batch(spec: DataSpec, movies: Tensor, step: int) -> Batch:
     """Batch number `step` from `movies` (slots, frames, side, side), on their device."""
-    dice, n = Dice(spec.seed * 2**32 + step, movies.device), spec.batch
+    dice, n = Dice(movies.device, spec.seed, step), spec.batch
     ratio = _ratio(spec.ratios, dice)
     luck = dice.shares(6, n).to(dice.device)
     clips = _crops(movies, n, 3 * ratio, spec.size, dice)
@@ -101,9 +106,10 @@ def make_batch(spec: DataSpec, movies: Tensor, step: int) -> Batch:
 
 
 def _ratio(ratios: tuple[int, ...], dice: Dice) -> int:
-    """The first of them in half of the batches."""
-    first, which = dice.shares(2).tolist()
-    return ratios[0] if first < 0.5 else ratios[int(which * len(ratios))]
+    """The first of them in half of the batches, one of the first three in a quarter, any in the rest."""
+    kind, which = dice.shares(2).tolist()
+    choices = ratios[:1] if kind < 0.5 else ratios[:3] if kind < 0.75 else ratios
+    return choices[int(which * len(choices))]
 
 
 def _log_uniform(luck: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class Dice:
-    """Chance from one seed; the same on every machine for decisions, on one kind of device for noise."""
+    """Chance from one seed of some numbers; the same on every machine for decisions, on one kind of device for noise."""
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *seed: int) -> None:
         self.device = device
-        self.host = torch.Generator().manual_seed(seed)
+        # torch's generator on the CPU takes 32 bits of a seed and drops the rest
+        decisions, noise = np.random.SeedSequence(seed).generate_state(2).tolist()
+        self.host = torch.Generator().manual_seed(decisions)
         """For decisions."""
-        self.noise = torch.Generator(device).manual_seed(seed + 2**62)
+        self.noise = torch.Generator(device).manual_seed(noise)
         """For images."""
 
     def shares(self, *shape: int) -> Tensor:

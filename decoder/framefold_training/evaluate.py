@@ -1,7 +1,7 @@
 """Scores on movies that no net was trained on: PSNR of the net, and of plainly averaging the B noisy frames, its honest rival.
 
-Notable: averaging has all electrons where a coded snapshot has a quarter, so at low dose and slow motion it is hard to beat; the
-clips are told apart by how fast they move. The peak is the clean clip's maximum. The last line printed is JSON.
+Notable: averaging has all electrons where a coded snapshot has a quarter, so at low dose and slow motion it is hard to beat;
+the clips are told apart by how fast they move. The peak is the clean clip's maximum. The last line printed is JSON.
 
     python -m framefold_training.evaluate training-runs/fast [--ratio 20] [--kind balanced --density 0.25]
 """
@@ -59,7 +59,7 @@ def psnr(frames: Tensor, truth: Tensor) -> float:
 
 
 def clips(ratio: int, size: int, simulator_seeds: int, scenes: int) -> Iterator[tuple[str, Array]]:
-    """(name, clean clip (3 B, size, size) of mean about 1): the virtual microscope, and `scenes` procedural ones of each pace."""
+    """(name, clean clip (3 B, size, size) of mean about 1): the virtual microscope, and `scenes` procedural ones a pace."""
     for seed in range(simulator_seeds):
         movie = Movie(MovieSpec(shape=(512, 512), dose=1.0, seed=seed))
         corner = slice((512 - size) // 2, (512 + size) // 2)
@@ -75,7 +75,7 @@ def folded(clip: Array, spec: MaskSpec, seed: int) -> Batch:
     """A clean clip (3 B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one."""
     masks = torch.from_numpy(derive_masks(spec, (clip.shape[1], clip.shape[2])).window().astype(np.float32))[None]
     exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
-    dice = Dice(seed, torch.device("cpu"))
+    dice = Dice(torch.device("cpu"), seed)
     return fold(torch.from_numpy(clip)[None], masks, exposures, dice, torch.zeros(1), torch.ones(1))
 
 

@@ -19,7 +19,7 @@ def add_contours(rng: Rng, movie: Image, speed: float) -> None:
 
 
 def add_hopping(rng: Rng, movie: Image, path: Floats) -> None:
-    """Atom columns or small clusters that appear, vanish and hop to a neighbouring site, riding on the scene's `path` (T, 2)."""
+    """Atom columns or small clusters that appear, vanish and hop to a neighbouring site, riding on the `path` (T, 2)."""
     frames, size = len(movie), movie.shape[1]
     sigma, height = rng.uniform(1.0, 3.0), rng.uniform(-0.4, 0.4)
     hop = 4 * sigma * np.exp(1j * rng.uniform(0, 2 * np.pi))

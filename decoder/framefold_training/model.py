@@ -1,9 +1,10 @@
 """The nets: unrolled projections onto the snapshot, each followed by a small 2-D net over the whole group at once.
 
-Notable: a group is K temporal cosines at half resolution, so one set of weights takes any B and cost does not grow with B; each
-stage first moves the estimate towards the snapshot (`projection`) by a step that grows with dose, then adds what its net finds
-at a half, a quarter and an eighth of the resolution; stages hand their features on. Everything is relative to a local mean and in
-units of one frame's noise, so the net is nearly equivariant to brightness and dose. Inputs and output as `framefold_protocol.model` tells. The sizes that ship are in `tiers`.
+Notable: a group is K temporal cosines, so one set of weights takes any B and cost does not grow with B; each stage first moves
+the estimate towards the snapshot (`projection`), each cosine by a step that grows with dose, then adds what its net finds at a
+half, a quarter and an eighth of the resolution; stages hand their features on. Everything is relative to a local mean and in
+units of one frame's noise, so the net is nearly equivariant to brightness and dose. Inputs and output as
+`framefold_protocol.model` tells; the sizes that ship are in `tiers`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ QUIETEST = 0.03
 class NetSpec:
     """The size of a net. The checkpoint holds it, so that a net can be built again."""
 
-    modes: int = 16
+    modes: int = 12
     """K, temporal cosines."""
     stages: int = 2
-    widths: tuple[int, int, int] = (48, 96, 128)
-    """Channels at a half, a quarter and an eighth of the resolution."""
-    blocks: tuple[int, int, int] = (1, 2, 1)
-    """Residual blocks there: before going down, and at the half also after coming up."""
+    widths: tuple[int, int, int] = (48, 96, 96)
+    """Channels at a half, a quarter and an eighth of the resolution; 4 K at a half can correct every coefficient."""
+    blocks: tuple[int, int, int] = (1, 1, 1)
+    """Residual blocks there, at the half after coming up."""
     halo: int = 24
     """Pixels at a tile's edge to throw away; `export` tells what they leave."""
 
@@ -46,8 +47,8 @@ class Stage(nn.Module):
     def __init__(self, spec: NetSpec, first: bool) -> None:
         super().__init__()
         half, quarter, eighth = spec.widths
-        self.head = nn.Conv2d(spec.modes if first else 2 * spec.modes, half, 2, stride=2)
-        self.before = residual_blocks(half, spec.blocks[0])
+        self.head = nn.Conv2d(spec.modes, half, 2, stride=2)
+        self.recall = None if first else nn.Conv2d(spec.modes, half, 2, stride=2, bias=False)
         self.down = nn.Conv2d(half, quarter, 2, stride=2)
         self.deep = residual_blocks(quarter, spec.blocks[1])
         self.down_again = nn.Conv2d(quarter, eighth, 2, stride=2)
@@ -55,15 +56,17 @@ class Stage(nn.Module):
         self.up_again = nn.Conv2d(eighth, quarter, 1)
         self.up = nn.Conv2d(quarter, half, 1)
         self.after = residual_blocks(half, spec.blocks[0])
-        self.tail = nn.Conv2d(half, 4 * spec.modes, 3, padding=1)
+        self.tail = nn.Conv2d(half, 4 * spec.modes, 1)
         nn.init.normal_(self.tail.weight, std=1e-3)
         quiet(self.tail)
 
-    def forward(self, told: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, K or 2 K, H, W) and what is known -> correction (n, K, H, W) and own features (n, half, H / 2, W / 2)."""
-        hidden = self.before(self.head(told) + known)
-        deep = self.deep(self.down(hidden))
-        deep = deep + _doubled(self.up_again(self.deepest(self.down_again(deep))))
+    def forward(self, back: Tensor, rest: Tensor | None, known: Tensor) -> tuple[Tensor, Tensor]:
+        """What is missing, and what is there (n, K, H, W), and what is known -> correction (n, K, H, W) and own features."""
+        hidden = self.head(back) + known
+        if self.recall is not None:
+            hidden = hidden + self.recall(rest)
+        deep = self.deep(functional.relu(self.down(hidden)))
+        deep = deep + _doubled(self.up_again(self.deepest(functional.relu(self.down_again(deep)))))
         hidden = self.after(hidden + _doubled(self.up(deep)))
         return functional.pixel_shuffle(self.tail(hidden), 2), hidden
 
@@ -76,8 +79,8 @@ class Net(nn.Module):
         self.spec = spec
         self.context = nn.Conv2d(CHANNELS, spec.widths[0], 4, stride=2, padding=1)
         self.stages = nn.ModuleList(Stage(spec, k == 0) for k in range(spec.stages))
-        self.step_offset = nn.Parameter(torch.zeros(spec.stages))
-        self.step_slope = nn.Parameter(torch.full((spec.stages,), 0.5))
+        self.step_offset = nn.Parameter(torch.zeros(spec.stages, spec.modes, 1, 1))
+        self.step_slope = nn.Parameter(torch.full((spec.stages, spec.modes, 1, 1), 0.5))
 
     def forward(self, snapshots: Tensor, exposures: Tensor, masks: Tensor, noise: Tensor) -> Tensor:
         """The frames after the last stage, divided by the level."""
@@ -98,17 +101,17 @@ class Net(nn.Module):
         norm = (codes * codes).sum(1, keepdim=True).clamp(min=SMALLEST)
         unit = noise.sqrt().clamp(min=QUIETEST)
         known = self.context(context(snapshots, exposures, base, noise, masks.shape[1]) / unit)
-        unexplained = snapshot - exposure * base
-        rest, estimates = None, []  # the coefficients without the local mean
+        unexplained = (snapshot - exposure * base) / unit
+        rest, estimates = None, []  # the coefficients without the local mean, in units of the noise
         for k, stage in enumerate(self.stages):
             left = unexplained if rest is None else unexplained - snapshot_of(rest, codes)
             back = back_projected(left, codes, norm)
-            correction, known = stage((back if rest is None else torch.cat([rest, back], 1)) / unit, known)
+            correction, known = stage(back, rest, known)
             step = torch.sigmoid(self.step_offset[k] - self.step_slope[k] * torch.log(30 * noise))
-            change = step * back + correction.float() * unit
+            change = step * back + correction.float()
             rest = change if rest is None else rest + change
             if k in wanted:
-                estimates.append(base + synthesised(rest, basis))
+                estimates.append(base + synthesised(rest, basis * unit[:, 0]))
         return estimates
 
 

@@ -42,7 +42,7 @@ class PoolSpec:
     side: int = 160
     """Of each movie, pixels."""
     slots: int = 96
-    life: int = 2
+    life: int = 8
     """Steps until one movie of the pool is replaced."""
     simulator_share: float = 0.3
     atoms: str = ""

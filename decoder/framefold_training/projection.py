@@ -32,9 +32,9 @@ def analysed(images: Tensor, basis: Tensor) -> Tensor:
 
 
 def synthesised(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """Coefficients (n, K, H, W) -> frames (n, B, H, W)."""
+    """Coefficients (n, K, H, W) -> frames (n, B, H, W); the basis (K, B) may be scaled for each sample: (n, K, B)."""
     n, modes, h, w = coefficients.shape
-    return torch.matmul(basis.t(), coefficients.reshape(n, modes, h * w)).reshape(n, basis.shape[1], h, w)
+    return torch.matmul(basis.mT, coefficients.reshape(n, modes, h * w)).reshape(n, basis.shape[-1], h, w)
 
 
 def snapshot_of(coefficients: Tensor, codes: Tensor) -> Tensor:

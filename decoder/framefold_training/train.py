@@ -1,4 +1,4 @@
-"""The training loop: a time budget, bf16, a checkpoint every five minutes, exact resumption, a JSON line per checkpoint, a curve.
+"""The training loop: a time budget, a checkpoint every five minutes, exact resumption, a JSON line for each, a curve.
 
 Notable: each clip's loss is relative to what plain averaging would leave, so that fast and slow scenes count alike; all stages'
 estimates are scored; what is exported is the running average of the weights. The learning rate follows the share of the budget
@@ -8,7 +8,8 @@ again to resume; with --export the net is scored, exported and gets its card whe
     python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
     python -m framefold_training.train --tier best --minutes 25 --device cuda --batch 64 --workers 14 --slots 1024 --out ...
 
-On a machine with other work set OMP_WAIT_POLICY=passive: torch's threads otherwise spin for each other, ten times slower.
+On a CPU every thread learns from its own share of a batch: they wait for each other once a step, and not, as torch's threads
+do, in every layer, which on a machine with other work is many times slower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 import statistics
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,8 @@ class TrainSpec:
     checkpoint_minutes: float = 5.0
     workers: int = 1
     """Processes that render movies; 0: this one."""
+    threads: int = 1
+    """That learn, each from its share of a batch."""
     scored: bool = True
     """Whether the log holds scores on movies not trained on, besides the loss."""
     net: AnySpec = field(default_factory=lambda: TIERS["fast"])
@@ -78,6 +82,7 @@ class Run:
         self.average = self._to_device(build(spec.net)).eval().requires_grad_(False)
         self.average.load_state_dict(self.net.state_dict())
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=spec.rate, weight_decay=1e-4, fused=True)
+        self._threads = ThreadPoolExecutor(spec.threads, initializer=torch.set_num_threads, initargs=(1,))
 
     @property
     def progress(self) -> float:
@@ -89,15 +94,23 @@ class Run:
         rate = self.spec.rate * min(1, (self.step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(1, self.progress)) + 0.003)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = relative_loss(self.net, batch)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = batch.split(self.spec.threads) if self.spec.threads > 1 else [batch]
+        learn = self._threads.map if len(parts) > 1 else map
+        losses, gradients = zip(*learn(self._gradients, parts), strict=True)
+        for parameter, *shares in zip(self.net.parameters(), *gradients, strict=True):
+            # in the parameter's own memory layout: the fused optimizer does not look at strides
+            parameter.grad = torch.empty_like(parameter).copy_(torch.stack(shares).sum(0) / len(batch))
         nn.utils.clip_grad_norm_(self.net.parameters(), 0.1)
         self.optimizer.step()
         weight = 1 - min(AVERAGING, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in self.net.parameters()], weight)
         self.step += 1
-        return loss.detach()
+        return torch.stack(losses).sum() / len(batch)
+
+    def _gradients(self, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss summed over samples, and its gradients."""
+        loss = relative_loss(self.net, part) * len(part)
+        return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 
     def state(self) -> State:
         """What a checkpoint holds."""
@@ -154,7 +167,7 @@ class Clock:
 
 def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
     """Root mean square error of each clip over that of the plain mean of its frames, averaged; all estimates weighed."""
-    with torch.autocast(batch.noise.device.type, dtype=torch.bfloat16):
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=batch.noise.is_cuda):  # CPUs are ten times slower in bf16
         estimates = net.estimates(*batch.inputs.values())
     truth = batch.frames
     motion = ((truth.mean(1, keepdim=True) - truth) ** 2).mean((1, 2, 3))
@@ -207,15 +220,18 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m framefold_training.train", description=__doc__)
     parser.add_argument("--tier", choices=sorted(TIERS), default="fast", help="which net")
-    parser.add_argument("--ratio", default="20,10,30,2-32", help="frames per snapshot: numbers and ranges, the first in half")
+    parser.add_argument(
+        "--ratio", default="20,10,30,2-32", help="frames per snapshot: numbers and ranges, mostly the first three"
+    )
     parser.add_argument("--minutes", type=float, default=50.0, help="training time, over all resumptions")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument("--size", type=int, default=96, help="side of the crops, pixels")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
     parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
+    parser.add_argument("--threads", type=int, default=1, help="that learn, each from its share of a batch")
     parser.add_argument("--slots", type=int, default=96, help="movies held, 5 MB each")
-    parser.add_argument("--life", type=int, default=2, help="steps until one of them is replaced")
+    parser.add_argument("--life", type=int, default=8, help="steps until one of them is replaced")
     parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
@@ -225,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     net = TIERS[given.tier] if given.tier != "birnat" else replace(TIERS[given.tier], ratio=ratios[0])  # type: ignore[call-arg]
     pool = PoolSpec(slots=given.slots, life=given.life, atoms=given.atoms, seed=given.seed)
     data = DataSpec(ratios, given.size, given.batch, given.seed, pool=pool)
-    rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "rate")}
+    rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "threads", "rate")}
     train(TrainSpec(net=net, data=data, **rest), given.out)
     if given.export:
         from framefold_training.export import export  # onnx, needed only now

@@ -1,0 +1,139 @@
+"""A run: the loss falls, a stopped run goes on to the same weights, checkpoints travel, pauses are free, scores are honest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training_examples import DATA, NET, RATIO, SPEC, some_batch, some_movies
+
+from framefold_protocol.errors import ModelError
+from framefold_protocol.masks import MaskSpec
+from framefold_training import checkpoint, simulate
+from framefold_training.checkpoint import State, load_net, read_checkpoint, write_checkpoint
+from framefold_training.data import make_batch
+from framefold_training.evaluate import psnr, score
+from framefold_training.export import export
+from framefold_training.tiers import TIERS, build
+from framefold_training.train import Clock, Run, train
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def test_learning_lowers_the_loss():
+    batch = make_batch(replace(DATA, ratios=(RATIO,), batch=4), some_movies(), 0)
+    run = Run(replace(SPEC, steps=60, rate=5e-3))
+    losses = [float(run.learn(batch)) for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_tier_learns_a_step(tier):
+    run = Run(replace(SPEC, net=TIERS[tier]))
+    before = {name: one.clone() for name, one in run.net.state_dict().items()}
+    assert np.isfinite(float(run.learn(some_batch(count=1))))
+    assert any(not torch.equal(one, before[name]) for name, one in run.net.state_dict().items())
+
+
+def test_threads_learn_what_one_learns():
+    batch, runs = some_batch(count=4), [Run(replace(SPEC, threads=threads)) for threads in (1, 3)]
+    losses = [[float(run.learn(batch)) for _ in range(3)] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_resuming_gives_what_an_unbroken_run_gives(tmp_path):
+    unbroken = train(SPEC, tmp_path / "unbroken")
+    broken, movies = Run(SPEC), some_movies()
+    broken.learn(make_batch(DATA, movies, 0))
+    (tmp_path / "broken").mkdir()
+    write_checkpoint(tmp_path / "broken", broken.state())
+    resumed = train(SPEC, tmp_path / "broken")
+    assert resumed.step == unbroken.step == 4
+    for mine, theirs in zip(resumed.net.parameters(), unbroken.net.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(resumed.average.parameters(), unbroken.average.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    (line,) = (tmp_path / "unbroken" / "log.jsonl").read_text().splitlines()
+    assert json.loads(line).keys() == {"step", "minutes", "loss"}
+    assert (tmp_path / "unbroken" / "curve.png").stat().st_size > 1000
+
+
+def test_training_goes_on_from_the_weights_alone(tmp_path):
+    train(replace(SPEC, steps=2), tmp_path)
+    average = load_net(tmp_path)
+    for part in tmp_path.glob("checkpoint-*-training-*.pt"):
+        part.unlink()
+    run = Run(SPEC)
+    run.restore(read_checkpoint(tmp_path))
+    assert run.step == 2
+    for mine, theirs in zip(run.net.parameters(), average.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [(replace(SPEC, net=replace(NET, widths=(8, 8, 16))), "widths"), (replace(SPEC, data=replace(DATA, batch=3)), "batch")],
+)
+def test_a_checkpoint_of_another_net_or_of_other_data_is_refused(tmp_path, changed, named):
+    train(replace(SPEC, steps=1), tmp_path)
+    with pytest.raises(ModelError, match=named):
+        train(changed, tmp_path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"checkpoint\.json"):
+        export(tmp_path, tmp_path / "net")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    train(replace(SPEC, steps=1), tmp_path)
+    next(tmp_path.glob("*-weights-0.pt")).write_bytes(b"torn")
+    with pytest.raises(ModelError, match=r"checkpoint\.json"):
+        load_net(tmp_path)
+
+
+def test_a_checkpoint_of_a_large_net_comes_in_parts_that_travel(tmp_path):
+    tensors = {f"layer {k}": torch.full((1_300_000,), float(k)) for k in range(8)}  # 5 MB each
+    progress = {"step": 7, "minutes": 1.0, "spec": {}}
+    for step in (6, 7):  # the second replaces the first
+        write_checkpoint(tmp_path, State({**progress, "step": step}, tensors, {"moments": tensors["layer 1"]}))
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 16 << 20
+    assert all("0000007" in path.name for path in tmp_path.glob("*.pt"))
+    found = read_checkpoint(tmp_path)
+    assert found.progress == progress
+    assert found.weights.keys() == tensors.keys()
+    assert all(torch.equal(found.weights[name], one) for name, one in tensors.items())
+
+
+def test_the_largest_tensor_of_a_tier_fits_a_part():
+    sizes = [one.nbytes for spec in TIERS.values() for one in build(spec).state_dict().values()]
+    assert max(sizes) < checkpoint.PART_BYTES
+
+
+def test_a_pause_from_outside_counts_as_one_step(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("framefold_training.train.time.monotonic", lambda: now)
+    clock, minutes = Clock(), 0.0
+    for step in range(40):
+        now += 3000.0 if step == 20 else 3.0
+        minutes += clock.step()
+    assert minutes == pytest.approx((39 * 3 + 5 * 3) / 60)
+
+
+def test_scores_tell_net_and_rival_apart():
+    clip = simulate.movie(np.random.default_rng(4), 3 * RATIO, 32)
+    spec = MaskSpec(ratio=RATIO)
+    perfect, mean = score(lambda batch: batch.frames, "scene", clip / clip.mean(), spec, doses=(5.0,))
+    assert (perfect.method, mean.method) == ("net", "mean of frames")
+    assert perfect.psnr_db > 100 > mean.psnr_db
+
+
+def test_psnr_takes_the_peak_of_the_truth():
+    truth = torch.tensor([[[1.0, 2.0]]])
+    assert psnr(truth + 0.2, truth) == pytest.approx(20, abs=1e-4)
