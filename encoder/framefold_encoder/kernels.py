@@ -1,8 +1,9 @@
 """The fold, compiled: `Y = sum_t C_t * X_t`, an exact integer sum, at the speed memory can be read.
 
-64 pixels and their 64 mask bits a step, as portable LLVM vector code (a select on `<64 x i1>`), which LLVM turns into what the
-CPU has: one masked move with AVX-512, a few more with AVX2 or SSE2. Several frames a visit, so that sums are seldom loaded and
-stored; tiles of rows, so that they stay in the cache meanwhile. Nothing but loops over what `folding.py` has prepared.
+64 pixels a step, as portable vector code that LLVM turns into what the CPU has. Several frames a visit, so that sums are seldom
+loaded and stored; tiles of rows, so that they stay in the cache meanwhile. The bits of a row's masks are spread to whole pixels
+once for each visit, not for each pixel: without AVX-512 a core spends longer on that than on everything else. Nothing but loops
+over what `folding.py` has prepared.
 """
 
 from __future__ import annotations
@@ -31,40 +32,63 @@ Frames = npt.NDArray[np.unsignedinteger]
 
 
 def masked_add(count: int, ahead: int) -> Callable[..., None]:
-    """An intrinsic that adds 64 pixels of `count` frames, each under its mask word, to 64 sums.
+    """An intrinsic that adds 64 pixels of `count` frames, each under its mask, to 64 sums.
 
     It prefetches what lies `ahead` bytes behind each; 0: nothing.
     """
 
     @intrinsic
-    def add(typing: Any, sums: Any, frames: Any, words: Any, pixel: Any, word: Any, frame_stride: Any, word_stride: Any) -> Any:
-        """sums[pixel:+64] += words[word + k * word_stride] ? frames[pixel + k * frame_stride:+64] : 0, for k below count."""
+    def add(typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, frame_stride: Any, mask_stride: Any) -> Any:
+        """sums[pixel:+64] += frames[pixel + k * frame_stride:+64] & masks[mask + k * mask_stride:+64], for k below count."""
 
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            sum_data, frame_data, word_data = (
-                context.make_array(kind)(context, builder, array).data
-                for kind, array in zip((sums, frames, words), arguments[:3], strict=True)
-            )
-            at_pixel, at_word, by_frame, by_word = arguments[3:]
-            narrow, wide = ir.IntType(frames.dtype.bitwidth), ir.IntType(sums.dtype.bitwidth)
-            pixels, totals = ir.VectorType(narrow, WORD), ir.VectorType(wide, WORD)
+            sum_data, frame_data, mask_data = _data(context, builder, (sums, frames, masks), arguments)
+            at_pixel, at_mask, by_frame, by_mask = arguments[3:]
+            pixels, totals = _vector(frames), _vector(sums)
             place = builder.bitcast(builder.gep(sum_data, [at_pixel]), totals.as_pointer())
-            total = builder.load(place, align=wide.width // 8)
+            total = builder.load(place, align=totals.element.width // 8)
             for k in range(count):
                 at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
                 values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
-                bits = builder.gep(word_data, [builder.add(at_word, builder.mul(by_word, ir.Constant(by_word.type, k)))])
-                for line in range(0, WORD * narrow.width // 8 if ahead else 0, CACHE_LINE):
+                under = builder.add(at_mask, builder.mul(by_mask, ir.Constant(by_mask.type, k)))
+                chosen = builder.bitcast(builder.gep(mask_data, [under]), pixels.as_pointer())
+                size = pixels.element.width // 8
+                for line in range(0, WORD * size if ahead else 0, CACHE_LINE):
                     _prefetch(builder, values, ahead + line)
-                mask = builder.bitcast(builder.load(bits), ir.VectorType(ir.IntType(1), WORD))
-                chosen = builder.select(mask, builder.load(values, align=narrow.width // 8), ir.Constant(pixels, [0] * WORD))
-                total = builder.add(total, chosen if narrow == wide else builder.zext(chosen, totals))
-            builder.store(total, place, align=wide.width // 8)
+                masked = builder.and_(builder.load(values, align=size), builder.load(chosen, align=size))
+                total = builder.add(total, masked if pixels.element == totals.element else builder.zext(masked, totals))
+            builder.store(total, place, align=totals.element.width // 8)
             return context.get_dummy_value()
 
-        return types.void(sums, frames, words, *(types.intp,) * 4), emit
+        return types.void(sums, frames, masks, *(types.intp,) * 4), emit
 
     return add
+
+
+@intrinsic
+def _spread(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> Any:
+    """masks[mask:+64] = all bits of a pixel where the bit of words[word] is 1, none where it is 0."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        mask_data, word_data = _data(context, builder, (masks, words), arguments)
+        pixels = _vector(masks)
+        bits = builder.bitcast(builder.load(builder.gep(word_data, [arguments[3]])), ir.VectorType(ir.IntType(1), WORD))
+        place = builder.bitcast(builder.gep(mask_data, [arguments[2]]), pixels.as_pointer())
+        builder.store(builder.sext(bits, pixels), place, align=pixels.element.width // 8)
+        return context.get_dummy_value()
+
+    return types.void(masks, words, types.intp, types.intp), emit
+
+
+def _data(context: Any, builder: ir.IRBuilder, kinds: tuple[Any, ...], arguments: Any) -> list[ir.Value]:
+    """Pointers to the elements of the first arguments, which are arrays."""
+    pairs = zip(kinds, arguments[: len(kinds)], strict=True)
+    return [context.make_array(kind)(context, builder, array).data for kind, array in pairs]
+
+
+def _vector(array: Any) -> ir.VectorType:
+    """64 elements of an array of integers."""
+    return ir.VectorType(ir.IntType(array.dtype.bitwidth), WORD)
 
 
 def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: int) -> None:
@@ -98,6 +122,8 @@ def fold_rows(
     enough for the result.
     """
     n, _, width = frames.shape
+    families, _, _, q = words.shape
+    masks = np.empty((families, VISIT, q * WORD), frames.dtype)
     rows = max(1, TILE_PIXELS // width)
     for top in range(start, stop, rows):
         bottom = min(top + rows, stop)
@@ -106,37 +132,29 @@ def fold_rows(
         done = 0
         while done < n:
             count = VISIT if done + VISIT <= n else 1
-            _add_words(frames, done, count, first, words, block_map, sums, top, bottom)
-            _add_edge(frames, done, count, first, words, block_map, sums, top, bottom)
+            _add(frames, done, count, first, words, block_map, masks, sums, top, bottom)
             done += count
 
 
 @njit(nogil=True, cache=True)
-def _add_words(frames, index, count, first, words, block_map, sums, top, bottom):  # type: ignore[no-untyped-def]
-    """The whole words of each row: `count` frames from `index` on, 1 or VISIT."""
+def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom):  # type: ignore[no-untyped-def]
+    """Rows of `count` frames from `index` on, 1 or VISIT; `masks` (families, VISIT, q * 64) is written over for each row."""
     _, height, width = frames.shape
-    _, ratio, h, q = words.shape
-    pixels, bits, totals = frames[index:].reshape(-1), words.reshape(-1), sums.reshape(-1)
+    families, ratio, h, q = words.shape
+    pixels, bits, chosen, totals = frames[index:].reshape(-1), words.reshape(-1), masks.reshape(-1), sums.reshape(-1)
+    size, cell = height * width, q * WORD
     for y in range(top, bottom):
+        for family in range(families):
+            for k in range(count):
+                for j in range(q):
+                    word = ((family * ratio + first + index + k) * h + y % h) * q + j
+                    _spread(chosen, bits, (family * VISIT + k) * cell + j * WORD, word)
         for j in range(width // WORD):
-            word = ((block_map[y // WORD, j] * ratio + first + index) * h + y % h) * q + j % q
+            mask = block_map[y // WORD, j] * VISIT * cell + j % q * WORD
             if count == 1:
-                _add_one(totals, pixels, bits, y * width + j * WORD, word, height * width, h * q)
+                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, size, cell)
             else:
-                _add_several(totals, pixels, bits, y * width + j * WORD, word, height * width, h * q)
-
-
-@njit(nogil=True, cache=True)
-def _add_edge(frames, index, count, first, words, block_map, sums, top, bottom):  # type: ignore[no-untyped-def]
-    """The pixels of each row behind its last whole word."""
-    width = frames.shape[2]
-    h, q = words.shape[2:]
-    j = width // WORD
-    if j * WORD == width:
-        return
-    for y in range(top, bottom):
-        family = words[block_map[y // WORD, j]]
-        for t in range(index, index + count):
-            word = family[first + t, y % h, j % q]
-            for x in range(j * WORD, width):
-                sums[y, x] += frames[t, y, x] * ((word >> np.uint64(x - j * WORD)) & np.uint64(1))
+                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, size, cell)
+        for x in range(width // WORD * WORD, width):
+            for k in range(count):
+                sums[y, x] += frames[index + k, y, x] & masks[block_map[y // WORD, x // WORD], k, x % cell]

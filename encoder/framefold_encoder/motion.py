@@ -34,16 +34,17 @@ def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -
     kind = np.uint64 if frames.itemsize > 2 else np.uint32 if frames.itemsize > 1 else np.uint16
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
     native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
-    in_bands(_motion, (native, counts_per_electron, np.zeros(1, kind), found), len(found), threads)
+    ones = np.full(WORD, np.iinfo(native.dtype).max, native.dtype)
+    in_bands(_motion, (native, counts_per_electron, ones, np.zeros(1, kind), found), len(found), threads)
     return found
 
 
 @njit(nogil=True, cache=True)
-def _motion(frames: Counts, gain: float, kind: Counts, found: Motion, start: int, stop: int) -> None:
-    """Rows `start` to `stop` - 1 of blocks; sums are of the type of `kind`."""
+def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
+    """Rows `start` to `stop` - 1 of blocks; `ones` is a mask that lets all through; sums are of the type of `kind`."""
     ratio, height, width = frames.shape
     each = ratio // PARTS
-    ones, sums = np.full(1, 2**64 - 1, np.uint64), np.empty((PARTS, width), kind.dtype)
+    sums = np.empty((PARTS, width), kind.dtype)
     squares, totals = np.empty(width, np.float32), np.empty(width, np.float32)
     for row in range(start, stop):
         squares[:], totals[:] = 0.0, 0.0
