@@ -65,8 +65,7 @@ def masked_add(count: int, ahead: int) -> Callable[..., None]:
     return add
 
 
-@intrinsic
-def _spread(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> Any:
+def _spread_bits(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> Any:
     """masks[mask:+64] = all bits of a pixel where the bit of words[word] is 1, none where it is 0."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -78,6 +77,9 @@ def _spread(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(masks, words, types.intp, types.intp), emit
+
+
+_spread: Callable[..., None] = intrinsic(_spread_bits)
 
 
 def _data(context: Any, builder: ir.IRBuilder, kinds: tuple[Any, ...], arguments: Any) -> list[ir.Value]:
