@@ -1,0 +1,109 @@
+"""N sent = N stored between real processes that are killed: once each, in order, with one summary of the whole stream."""
+
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import zarr
+
+from framefold_protocol.masks import MaskSpec, derive_masks
+from processes import Decoder, finish, run
+
+SHAPE, GROUPS = (48, 70), 60
+
+
+@pytest.fixture
+def movie(tmp_path):
+    counts = np.random.default_rng(0).poisson(20, (20 * GROUPS + 3, *SHAPE)).astype(np.uint8)
+    np.save(tmp_path / "movie.npy", counts)
+    return counts, f"file:{tmp_path / 'movie.npy'}"
+
+
+def folds(counts):
+    groups = counts[: 20 * GROUPS].reshape(GROUPS, 20, *SHAPE)
+    return (groups * derive_masks(MaskSpec(), SHAPE).window().astype(np.uint64)).sum(axis=1)
+
+
+def check(decoder, finished, counts):
+    """The only stream there is holds every frame once, the encoder says so, and `verify` agrees."""
+    summary = finished.json
+    assert finished.status == 0, finished.stderr
+    assert (summary["frames"], summary["snapshots"], summary["gaps"]) == (len(counts), GROUPS, 0)
+    with decoder.client() as client:
+        (stream,) = client.streams()
+        store = zarr.open(client.stream(stream["id"])["store"], mode="r")
+    assert (stream["id"], stream["state"]) == (summary["stream_id"], "complete")
+    assert (stream["positions"], stream["frames"], stream["snapshots"]) == (GROUPS + 1, len(counts), GROUPS)
+    assert np.array_equal(store["snapshots"][:], folds(counts))
+    assert np.array_equal(store["raw"][:], counts[20 * GROUPS :])
+    decoder.stop()
+    verified = run("framefold-decoder", "verify", "--data", decoder.data)
+    assert verified.status == 0, verified.stdout
+    assert "nothing is missing or damaged" in verified.stdout
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_in_mid_stream_both_go_on_and_store_everything_once(tmp_path, movie):
+    counts, source = movie
+    options = ("--journal", tmp_path / "journal")
+    with Decoder(tmp_path / "data", ("--model", "none", "--credit", 2)) as decoder:
+        encoder = decoder.start_encoder(source, *options)
+        decoder.wait_until(lambda stream: stream["positions"] >= 1, "something stored")
+        encoder.kill()
+        encoder.communicate()
+        decoder.stop(signal.SIGKILL)
+        decoder.start()
+        finished = finish(decoder.start_encoder(source, *options))
+        check(decoder, finished, counts)
+
+
+def test_what_was_journalled_while_the_decoder_was_away_outlives_the_encoder(tmp_path, movie):
+    counts, source = movie
+    options = ("--journal", tmp_path / "journal")
+    decoder = Decoder(tmp_path / "data", ("--model", "none"))
+    encoder = decoder.start_encoder(source, *options)
+    until(lambda: any(path.stat().st_size > 100_000 for path in tmp_path.glob("journal/*/*.journal")))
+    encoder.kill()
+    encoder.communicate()
+    with decoder:
+        finished = finish(decoder.start_encoder(source, *options))
+        assert "taking up stream" in finished.stderr
+        check(decoder, finished, counts)
+
+
+def test_of_two_encoders_with_copies_of_one_journal_one_stores_the_stream(tmp_path, movie):
+    counts, source = movie
+    decoder = Decoder(tmp_path / "data", ("--model", "none", "--credit", 1))
+    encoder = decoder.start_encoder(source, "--journal", tmp_path / "journal")
+    until(lambda: any(path.stat().st_size > 100_000 for path in tmp_path.glob("journal/*/*.journal")))
+    encoder.kill()
+    encoder.communicate()
+    shutil.copytree(tmp_path / "journal", tmp_path / "copy")
+    with decoder:
+        both = [decoder.start_encoder(source, "--journal", tmp_path / name) for name in ("journal", "copy")]
+        finished = [finish(each) for each in both]
+        assert 0 in [each.status for each in finished]
+        assert all(each.status == 0 or "Another encoder sends this stream" in each.stderr for each in finished)
+        check(decoder, next(each for each in finished if each.status == 0), counts)
+
+
+def test_another_source_does_not_go_on_with_the_stream(tmp_path, movie):
+    _, source = movie
+    decoder = Decoder(tmp_path / "data")
+    encoder = decoder.start_encoder(source, "--journal", tmp_path / "journal")
+    until(lambda: any(tmp_path.glob("journal/*/*.journal")))
+    encoder.kill()
+    encoder.communicate()
+    np.save(tmp_path / "movie.npy", np.ones((20 * GROUPS + 3, *SHAPE), np.uint8))
+    refused = finish(decoder.start_encoder(source, "--journal", tmp_path / "journal"))
+    assert refused.status == 2
+    assert "whose version is" in refused.stderr
+    assert "Traceback" not in refused.stderr
