@@ -1,7 +1,8 @@
-"""Trains the nets that ship: `simulate` and `data` make clips, `model` is the net; then `train`, `evaluate`, `export`.
+"""Trains the nets that ship: `pool` renders movies, `data` folds them, `model` is the net; then `train`, `evaluate`, `export`.
 
-    python -m framefold_training.train --ratio 20 --minutes 50 --out training-runs/b20
-    python -m framefold_training.export training-runs/b20 decoder/framefold_decoder/models/NAME
+    python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
+    python -m framefold_training.export training-runs/fast decoder/framefold_decoder/models/fast
+    python -m framefold_training.finetune --stream ID --run training-runs/fast --out training-runs/mine   # on your own movie
 
 Nothing here runs in the encoder or the decoder; they need no torch.
 """

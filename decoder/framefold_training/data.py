@@ -58,8 +58,12 @@ class Batch:
 
     def split(self, count: int) -> list[Batch]:
         """In `count` parts, or as many as there are samples."""
-        pieces = zip(*(getattr(self, f.name).chunk(count) for f in fields(self)), strict=True)
-        return [Batch(*one) for one in pieces]
+        return [Batch(*one) for one in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, in order."""
+        return tuple(getattr(self, f.name) for f in fields(self))
 
     @property
     def inputs(self) -> dict[str, Tensor]:

@@ -162,6 +162,7 @@ def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
         "data": {**spec["data"], "sources": sources},
         "net": spec["net"],
         "rate": spec["rate"],
+        **({"finetuned": progress["finetuned"]} if "finetuned" in progress else {}),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }
 

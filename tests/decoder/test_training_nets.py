@@ -108,8 +108,7 @@ def test_onnx_answers_as_torch_at_any_size(exported, count, height, width):
 
 
 def resized(batch, shape):
-    parts = (*batch.inputs.values(), batch.frames)
-    return Batch(*(torch.nn.functional.interpolate(one, shape) if one.ndim == 4 else one for one in parts))
+    return Batch(*(torch.nn.functional.interpolate(one, shape) if one.ndim == 4 else one for one in batch.tensors))
 
 
 def test_the_card_fits_the_file(exported):

@@ -42,7 +42,7 @@ def test_a_shipped_halo_hides_seams(shipped, clip):
     masks = torch.from_numpy(derive_masks(MaskSpec(ratio=RATIO), (96, 96)).window().astype(np.float32))[None]
     exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     whole = fold(torch.from_numpy(20 * clip)[None], masks, exposures, Dice(CPU, 0), torch.zeros(1), torch.ones(1))
-    tile = Batch(*(one[..., 48:] if one.ndim == 4 else one for one in (*whole.inputs.values(), whole.frames)))
+    tile = Batch(*(one[..., 48:] if one.ndim == 4 else one for one in whole.tensors))
     runtime = of_file(shipped)
     frames = runtime(whole)[..., 48:]
     seam = ((runtime(tile) - frames)[..., card.halo :] ** 2).mean().sqrt()

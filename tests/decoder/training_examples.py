@@ -34,4 +34,4 @@ def some_batch(ratio: int = RATIO, count: int = 2, step: int = 0) -> Batch:
 
 def same(a: Batch, b: Batch) -> bool:
     """Whether two batches hold the same numbers."""
-    return all(torch.equal(x, y) for x, y in zip((*a.inputs.values(), a.frames), (*b.inputs.values(), b.frames), strict=True))
+    return all(torch.equal(x, y) for x, y in zip(a.tensors, b.tensors, strict=True))
