@@ -31,7 +31,8 @@ def _speed(cases: list[Row]) -> str:
         "GB/s",
         "without journals",
         "fraction",
-        "written GB/s",
+        "messages GB/s",
+        "fraction of the lower",
         "frames/s reconstructed",
         "GB/s",
     )
@@ -43,6 +44,7 @@ def _speed(cases: list[Row]) -> str:
             f"{case['stored_without_journals']['frames_s']:.0f}",
             f"{case['fraction_of_without_journals']:.2f}",
             f"{case['written_gb_s']:.3f}",
+            f"{case['fraction_of_the_lower']:.2f}",
             f"{case['reconstructed']['frames_s']:.1f}",
             f"{case['reconstructed']['gb_s']:.4f}",
         )

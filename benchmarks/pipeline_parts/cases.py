@@ -31,10 +31,13 @@ class Case:
 
 
 class Bench:
-    """Measures cases. `fast` is a folder in memory, `disk` one on the disk; each stream gets folders of its own."""
+    """Measures cases. `fast` is a folder in memory, `disk` one on the disk; each stream gets folders of its own.
 
-    def __init__(self, fast: Path, disk: Path, rounds: int, model: str) -> None:
-        self._fast, self._disk = fast, disk
+    `disk_gb_s` is what the disk takes of large blocks.
+    """
+
+    def __init__(self, fast: Path, disk: Path, disk_gb_s: float, rounds: int, model: str) -> None:
+        self._fast, self._disk, self._disk_gb_s = fast, disk, disk_gb_s
         self._rounds = rounds
         self._model = model
         self._streams = 0
@@ -61,6 +64,9 @@ class Bench:
                 _speed_of(a) / _speed_of(b) for a, b in zip(safe, plain, strict=True)
             ),
             "written_gb_s": statistics.median(_payload_gb_s(run) for run in safe),
+            "fraction_of_the_lower": statistics.median(
+                _payload_gb_s(a) / min(_payload_gb_s(b), self._disk_gb_s) for a, b in zip(safe, plain, strict=True)
+            ),
             "reconstructed": _speed(case, [unfolded], max(unfolded.unfolded.values())),
             "cpu_ms_per_frame": {
                 "encoder": statistics.median(run.encoder_cpu_s / run.summary["frames"] for run in safe) * 1e3,

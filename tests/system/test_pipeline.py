@@ -30,6 +30,7 @@ def test_prints_a_card_and_one_json_document_and_draws(tmp_path):
         latency = case[live]["latency_ms"]
         assert latency.keys() == kinds
         assert all(0 < found["p50"] <= found["p99"] <= found["max"] for found in latency.values())
+    assert case["fraction_of_the_lower"] >= case["fraction_of_without_journals"] * 0.99 > 0
     cpu = case["cpu_ms_per_frame"]
     assert cpu["encoder"] > 0
     assert 0 < cpu["decoder"] < cpu["decoder_reconstructing"]
