@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import zmq
 
 from framefold_decoder.downlink import Downlink
 from framefold_decoder.library import Library
+from framefold_decoder.metrics import Metrics
 from framefold_protocol import payload, wire
 from framefold_protocol.errors import SettingsError
 from framefold_protocol.masks import MaskSpec, derive_masks
@@ -129,6 +131,52 @@ def test_a_welcome_promises_only_what_is_on_the_disk(library, peer, monkeypatch)
     peer.says(snapshot(0), End(1, 4))
     assert peer.hears_until(Done) == Done(1)
     assert library.catalogue.stream(STREAM.stream_id).snapshots == 1
+
+
+def test_a_full_disk_gets_no_credit_is_told_and_goes_on(library, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    endpoint, metrics = f"tcp://127.0.0.1:{free_port()}", Metrics()
+    with Downlink(endpoint, library, 8, None, lambda: None, metrics=metrics) as downlink, (peer := Peer(endpoint)).socket:
+        peer.says(Hello(STREAM))
+        peer.hears_until(Welcome)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwritev", no_room)
+            peer.says(snapshot(0))
+            assert [peer.hears_until(Ack).position for _ in range(2)] == [0, 0]  # repeated: somebody is there
+            (problem,) = downlink.problems()
+            assert "No space left on device" in problem
+            assert b"framefold_waiting_streams 1.0" in metrics.exposition()
+        while peer.hears_until(Ack).position == 0:
+            pass
+        assert downlink.problems() == []
+        peer.says(End(1, 4))
+        assert peer.hears_until(Done) == Done(1)
+
+
+def test_a_journal_without_room_to_be_opened_is_taken_up_when_there_is_some(library, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "put", no_room)
+        with Downlink(endpoint, library, 8, None, lambda: None), (peer := Peer(endpoint)).socket:
+            peer.says(Hello(STREAM), snapshot(0))
+            while peer.hears_until(Ack).position == 0:
+                pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", no_room)
+        downlink = Downlink(endpoint, library, 8, None, lambda: None).__enter__()
+        assert "cannot go on" in downlink.problems()[0]
+    with (peer := Peer(endpoint)).socket:
+        deadline = time.monotonic() + 20
+        while downlink.problems() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        peer.says(Hello(STREAM), End(1, 4))
+        assert peer.hears_until(Done) == Done(1)
+    downlink.__exit__(None, None, None)
 
 
 def test_duplicates_are_stored_once(library, peer):
