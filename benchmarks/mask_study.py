@@ -2,12 +2,13 @@
 
     python benchmarks/mask_study.py --minutes 3 [--device cuda] [--runs training-runs/masks] [--json PATH]
 
-A mask costs bytes as well as quality: the more frames it lets into a snapshot, the more shot noise must be sent, and random bits
-send their own exposure too. So every mask gets the B at which its snapshots, packed as the encoder packs them, cost as many bytes
-per frame as the reference (balanced, density 1/4, B = 20), at the dose of `--bytes-dose`; the wire ratios at the other doses are
-printed. All nets are of one tier, see the same movies, and train for the same time from the same seed. The period of the tile is
-then varied for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak = its largest value;
-still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at its defaults.
+A mask costs bytes as well as quality: the more frames it lets into a snapshot, the more shot noise must be sent, and random
+bits send their own exposure too. So every mask gets the B at which its snapshots, packed as the encoder packs them, cost as
+many bytes per frame as the reference (balanced, density 1/4, B = 20), at the dose of `--bytes-dose`; the wire ratios at the
+other doses are printed. All nets are of one tier, see the same movies, and train for the same time from the same seed. The
+period of the tile is then varied for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak
+= its largest value; still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at
+its defaults.
 Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped.
 """
 

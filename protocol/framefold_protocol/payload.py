@@ -150,9 +150,9 @@ def _sizes(payload: bytes) -> tuple[int, int]:
 
 
 def _is_plain(chunk: bytes) -> bool:
-    """Whether the chunk's header asks for zstd (or stored bytes), at most a byte shuffle, and at most all zeros as special value.
+    """Whether the header asks for zstd (or stored bytes), at most a byte shuffle, and at most all zeros as special value.
 
-    Blosc2 would also load plugins by running a Python interpreter, open files, or leave memory as it is, when a chunk asks for it.
+    Blosc2 would also load plugins by running a Python interpreter, open files, or leave memory as it is, when a chunk asks.
     https://github.com/Blosc/c-blosc2/blob/main/README_CHUNK_FORMAT.rst
     """
     if len(chunk) < _CHUNK_HEADER_BYTES:

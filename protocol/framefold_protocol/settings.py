@@ -51,7 +51,8 @@ def load_settings(
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
         where = origin.get(key, "settings")
-        message = f"{where}: {_shown(where, key, prefix)} is {first['input']!r}, expected: {first['msg'].removeprefix('Value error, ')}"
+        expected = first["msg"].removeprefix("Value error, ")
+        message = f"{where}: {_shown(where, key, prefix)} is {first['input']!r}, expected: {expected}"
         raise SettingsError(message, hint=model.model_fields[key].description or "" if key else "") from error
 
 

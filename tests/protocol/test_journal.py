@@ -1,4 +1,4 @@
-"""One contract for both journals; then what only the one on disk promises: it outlives its process, refuses what is not its own."""
+"""One contract for both journals; then what only the one on disk promises: it outlives its process, refuses what is foreign."""
 
 from __future__ import annotations
 
