@@ -113,7 +113,7 @@ def images(configurations: list[Any], rng: Rng) -> Movies:
         potential = abtem.Potential(
             atoms, gpts=SIDE, slice_thickness=SLICE_A, projection="infinite", parametrization="kirkland"
         )
-        wave = abtem.PlaneWave(energy=energy).multislice(potential, lazy=False)
+        wave: Any = abtem.PlaneWave(energy=energy).multislice(potential, lazy=False)
         for k, lens in enumerate(lenses):
             image = np.asarray(wave.apply_ctf(lens).intensity().array, np.float32)
             out[k, t] = np.clip(image / image.mean(), 0.02, 2)

@@ -92,9 +92,9 @@ class Birnat(nn.Module):
         base = local_mean(snapshot, exposures[:, 1:2])
         told = context(snapshots, exposures, base, noise, masks.shape[1])
         mean = snapshot / exposures[:, 1:2].clamp(min=1) - base  # the normalised snapshot
-        codes = masks.split(1, 1)
-        forward = self._walk(self.ahead, list(codes), [torch.zeros_like(base)] * len(codes), mean, told)
-        backward = self._walk(self.back, list(codes[::-1]), forward[::-1], mean, told)
+        codes = list(torch.split(masks, 1, 1))
+        forward = self._walk(self.ahead, codes, [torch.zeros_like(base)] * len(codes), mean, told)
+        backward = self._walk(self.back, codes[::-1], forward[::-1], mean, told)
         return [base + torch.cat(one, 1) for one in (forward, backward[::-1])]
 
     def _walk(self, step: Pass, codes: list[Tensor], frames: list[Tensor], mean: Tensor, told: Tensor) -> list[Tensor]:

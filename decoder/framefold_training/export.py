@@ -133,7 +133,7 @@ def largest_difference(net: AnyNet, runtime: Reconstruct, ratios: tuple[int, ...
 
 def measure(runtime: Reconstruct, ratios: tuple[int, ...]) -> list[Score]:
     """The card's scores: the file itself on 256 x 256 clips folded by the default masks, means per kind of movie."""
-    chosen = [ratio for ratio in (10, 20, 30) if ratio in ratios] or [ratios[-1]]
+    chosen = [ratio for ratio in ratios if ratio in (10, 20, 30)] or [ratios[-1]]
     rows = [
         row
         for ratio in chosen

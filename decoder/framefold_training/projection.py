@@ -17,7 +17,7 @@ SMALLEST = 1e-2
 """Of the sum of squares of B G, which is B times the exposure when K = B: a pixel never exposed stays as it is."""
 
 
-def cosines(ratio: int | Tensor, modes: int, like: Tensor) -> Tensor:
+def cosines(ratio: int, modes: int, like: Tensor) -> Tensor:
     """phi_k(t), (K, B); zero for k >= B."""
     t = torch.arange(ratio, device=like.device, dtype=like.dtype)[None, :]
     k = torch.arange(modes, device=like.device, dtype=like.dtype)[:, None]

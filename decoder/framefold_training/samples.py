@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib import image
+from PIL import Image as Picture
 
 from framefold_protocol.errors import FramefoldError
 from framefold_training.data import DataSpec, make_batch
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     given = parser.parse_args(arguments)
     spec = PoolSpec(frames=3 * RATIO, atoms=given.atoms, atoms_share=0.15 if given.atoms else 0.0)
-    image.imsave(given.out, sheet(spec, given.rows, given.columns), cmap="gray", vmin=0, vmax=1)
+    Picture.fromarray((255 * sheet(spec, given.rows, given.columns)).astype(np.uint8)).save(given.out, optimize=True)
 
 
 if __name__ == "__main__":

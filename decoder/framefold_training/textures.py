@@ -70,7 +70,8 @@ def _stem(rng: Rng, size: int) -> Image:
     else:
         for _ in range(rng.integers(3, 25)):
             _add_particle(rng, image, rng.uniform(0.1, 0.7))
-    return ndimage.gaussian_filter(image, rng.uniform(0.5, 1.2)).astype(np.float32)
+    blurred: Image = ndimage.gaussian_filter(image, rng.uniform(0.5, 1.2))
+    return blurred
 
 
 def _support(rng: Rng, size: int) -> Image:

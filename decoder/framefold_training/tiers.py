@@ -32,7 +32,8 @@ def describe(spec: AnySpec) -> dict[str, Any]:
 
 def recall(values: dict[str, Any]) -> AnySpec:
     """The spec that `describe` told."""
-    fields = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items() if name != "kind"}
+    fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+    del fields["kind"]
     return NetSpec(**fields) if values["kind"] == "NetSpec" else BirnatSpec(**fields)
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from framefold_protocol.errors import FramefoldError, ModelError
+from framefold_training.birnat import BirnatSpec
 from framefold_training.checkpoint import CHECKPOINT, State, read_checkpoint, write_checkpoint
 from framefold_training.curve import plot_curve
 from framefold_training.data import Batch, DataSpec, make_batch
@@ -238,7 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--export", type=Path, help="write this model (path without suffix) and its card at the end")
     given = parser.parse_args(arguments)
     ratios = parse_ratios(given.ratio)
-    net = TIERS[given.tier] if given.tier != "birnat" else replace(TIERS[given.tier], ratio=ratios[0])  # type: ignore[call-arg]
+    tier = TIERS[given.tier]
+    net = replace(tier, ratio=ratios[0]) if isinstance(tier, BirnatSpec) else tier
     pool = PoolSpec(slots=given.slots, life=given.life, atoms=given.atoms, seed=given.seed)
     data = DataSpec(ratios, given.size, given.batch, given.seed, pool=pool)
     rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "threads", "rate")}
