@@ -37,21 +37,18 @@ from quality_parts.rivals import OUTER_MARKS, SAME_BYTES, mark_rows, rival_rows
 from quality_parts.unlike import unlike_rows
 from quality_parts.verdict import verdicts
 
-LEAST_FRAMES = 96
-"""Of every clip: a procedural one of other length is another one."""
 SHOWN = ("simulator-0", "fast", "twip_8um")
 """Clips on the image sheet."""
 
 
 def measure(options: argparse.Namespace, nets: Nets, recordings: Path | None) -> dict[str, Any]:
     """All sections, one after the other."""
-    frames = max(LEAST_FRAMES, GROUPS * max(options.ratios))
     names = options.clips or [*BUILT_IN, *([str(recordings / "em" / "twip_8um.tif")] if recordings else [])]
     earlier = _earlier(options.reuse)
     middle = sorted(options.ratios)[len(options.ratios) // 2]
     rows: list[Row] = []
     for name in names:
-        clip = load(name, frames, options.size)
+        clip = load(name, GROUPS * max(options.ratios), options.size)
         for dose in options.doses:
             for ratio in options.ratios:
                 print(f"{clip.name}, {dose:g} e-/px, B = {ratio}", file=sys.stderr)
@@ -70,7 +67,7 @@ def measure(options: argparse.Namespace, nets: Nets, recordings: Path | None) ->
         plots.draw(rows, options.plots)
         dose = sorted(options.doses)[len(options.doses) // 2]
         shown = [name for name in names if Path(name).stem in SHOWN]
-        cells = [cell(load(name, frames, options.size), dose, middle) for name in shown or names[:1]]
+        cells = [cell(load(name, GROUPS * max(options.ratios), options.size), dose, middle) for name in shown or names[:1]]
         sheets.truth_sheet(cells, nets, options.plots / "quality-sheet.png")
         if seen[1]:
             sheets.noisy_sheet(seen[1], options.plots / "quality-noisy.png")

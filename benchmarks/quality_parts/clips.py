@@ -26,6 +26,8 @@ FIELD = 512
 SIMULATOR_SEEDS = {"simulator-0": 0, "simulator-1": 1}
 PACES = {"still": 0.0, "slow": 0.1, "fast": 1.0}
 """Procedural scenes: drift in pixels per frame. All but the still one deform, too."""
+LEAST_FRAMES = 96
+"""That a clip has where it can: a procedural one of other length is another one, and all are scaled by their mean."""
 BUILT_IN = (*SIMULATOR_SEEDS, *PACES)
 CONTRAST = 0.25
 """Of the mean: fainter columns than this are not looked for, their place in a frame is anybody's guess."""
@@ -50,9 +52,14 @@ class Clip:
 
 def load(name: str, frames: int, size: int) -> Clip:
     """The middle `size` x `size` pixels of a built-in clip or of a recording. Raises `InputError` when it is too short."""
+    loaded = max(frames, LEAST_FRAMES)
     if name in SIMULATOR_SEEDS:
-        return _simulated(name, frames, size)
-    return _procedural(name, frames, size) if name in PACES else _recorded(Path(name), frames, size)
+        return _simulated(name, loaded, size)
+    clip = _procedural(name, loaded, size) if name in PACES else _recorded(Path(name), loaded, size)
+    if len(clip.clean) < frames:
+        found = f"recording {name} has {len(clip.clean)} frames"
+        raise InputError(f"{found}, expected {frames}", hint="Ask for smaller --ratios")
+    return clip
 
 
 @cache
@@ -84,8 +91,6 @@ def _procedural(name: str, frames: int, size: int) -> Clip:
 @cache
 def _recorded(path: Path, frames: int, size: int) -> Clip:
     clean = read(path, frames, size).astype(np.float32)
-    if len(clean) < frames:
-        raise InputError(f"recording {path} has {len(clean)} frames, expected {frames}", hint="Ask for smaller --ratios")
     return Clip(path.stem, clean / clean.mean())
 
 
