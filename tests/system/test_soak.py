@@ -48,7 +48,7 @@ def test_after_twenty_kills_the_store_is_that_of_a_run_without_faults(tmp_path):
         "0.5",
     ]
     command = [sys.executable, "benchmarks/soak.py", *options, "--calm-minutes", "0.02", "--folder", tmp_path, "--json", report]
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr + done.stdout
     results = json.loads(report.read_text())
     assert results == json.loads(done.stdout.splitlines()[-1])
