@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Self
 
@@ -15,6 +15,9 @@ import numpy as np
 
 from framefold_encoder.folding import Memory
 from framefold_protocol.wire import Parts
+
+_LOOK_S = 0.002
+"""How often one who waits for a message looks whether there is something else to do."""
 
 
 class Coders:
@@ -50,10 +53,16 @@ class Coders:
 
         self._under_way.append(self._pool.submit(run))
 
-    def finished(self) -> Iterator[Parts]:
-        """The next messages, as far as they are made; waits while more than there are threads are under way."""
-        while self._under_way and (self._under_way[0].done() or len(self._under_way) > self._threads):
+    def finished(self, idle: Callable[[], bool] = lambda: False) -> Iterator[Parts]:
+        """The next messages, as far as they are made; waits for them while more than there are threads are under way, and
+        as long as there is nothing else to do: `idle` says so."""
+        while self._under_way and (len(self._under_way) > self._threads or self._made(self._under_way[0], idle)):
             yield self._under_way.popleft().result()
+
+    def _made(self, message: Future[Parts], idle: Callable[[], bool]) -> bool:
+        while not message.done() and idle():
+            wait([message], _LOOK_S)
+        return message.done()
 
     def rest(self) -> Iterator[Parts]:
         """All messages that are left, each when it is made."""

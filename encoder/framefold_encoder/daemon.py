@@ -169,7 +169,9 @@ class Encoder:
             for group in ring:
                 audited = self._groups.encode(group, coders, self.summary)
                 # The coders of raw frames work on the ring's own memory, which must not go round before they are done.
-                if not self._hand_over(coders.rest() if audited else coders.finished(), uplink, stop):
+                # Where frames come slower than they are coded, a message goes at once, not when the next group is there.
+                messages = coders.rest() if audited else coders.finished(lambda: ring.empty)
+                if not self._hand_over(messages, uplink, stop):
                     return False
                 self._update(uplink)
                 progress(self.summary)

@@ -92,6 +92,12 @@ class FrameRing:
                 self._changed.notify_all()
 
     @property
+    def empty(self) -> bool:
+        """Whether the next group would have to be waited for."""
+        with self._changed:
+            return not self._full and not self._ended
+
+    @property
     def whole(self) -> bool:
         """Whether the source was read to its end; only once its groups have ended."""
         return self._error is None and not self._stop.is_set()

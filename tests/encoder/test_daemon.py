@@ -254,6 +254,24 @@ def test_a_source_slower_than_the_silence_is_no_silence(caplog):
     assert "does not answer" not in caplog.text
 
 
+def test_a_group_is_stored_before_the_next_one_is_there():
+    with decoder() as (endpoint, stored):
+
+        class Patient(Repeated):
+            """Delivers a group when the one before is stored."""
+
+            def read_into(self, out):
+                for _ in range(1000):
+                    if len(stored) >= (80 - self.left) // RATIO:
+                        return super().read_into(out)
+                    threading.Event().wait(0.01)
+                raise InputError("the group before was not stored")
+
+        summary = Encoder(Patient(np.ones((5, 8, 8), np.uint8), 80), EncoderSettings(to=endpoint)).run(threading.Event())
+    assert summary.complete
+    assert len(stored) == 4
+
+
 def test_a_refusal_ends_the_run_with_the_decoders_reason():
     refusal = RemoteProtocolError("masks are not the encoder's", code="mask-hash")
     with decoder(refusal) as (endpoint, _):
