@@ -1,6 +1,7 @@
 """Every command of the README is run: shell and Python blocks in order, beside a real decoder, in a fresh folder.
 
-`make demo` and `make test` have their own runs; napari is a desktop program, of its line only the path is checked.
+`make demo` and `make test` have their own runs; napari is a desktop program, of its line only the path is checked; training
+takes hours, of its lines the options are.
 """
 
 import os
@@ -16,6 +17,7 @@ from processes import PROGRAMS, Decoder
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
 ELSEWHERE = ("make demo\nmake test\n", "framefold-decoder serve --data framefold-data\n")
+TRAINING = next(text for _, text in BLOCKS if "framefold_training" in text)
 
 
 def test_every_block_of_the_readme_works(tmp_path):
@@ -26,7 +28,7 @@ def test_every_block_of_the_readme_works(tmp_path):
     shown = 0
     with decoder:
         for language, text in BLOCKS:
-            if text in ELSEWHERE:
+            if text in ELSEWHERE or text == TRAINING:
                 continue
             here = text.replace("http://127.0.0.1:8571", f"http://{decoder.http}")
             if text.startswith("framefold-encoder"):
@@ -49,7 +51,18 @@ def test_every_block_of_the_readme_works(tmp_path):
 
 def test_no_block_is_forgotten():
     assert {text for _, text in BLOCKS} >= set(ELSEWHERE)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
+
+
+def test_training_has_the_options_it_is_told():
+    lines = [line.split() for line in TRAINING.splitlines() if line.startswith("python")]
+    assert len(lines) == 3
+    helps = {}
+    for _, _, module, *words in lines:
+        if module not in helps:
+            command = [PROGRAMS / "python", "-m", module, "--help"]
+            helps[module] = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z-]+", helps[module]))
 
 
 def test_links_lead_somewhere():
