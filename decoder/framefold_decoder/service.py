@@ -119,12 +119,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings) -> None:
     """Serve until SIGINT or SIGTERM. uvicorn sends itself the signal again when it has shut down: by then it means nothing."""
-
-    def ignore(number: int, frame: FrameType | None) -> None:
-        pass
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ignore)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_level="warning",
@@ -132,4 +126,11 @@ def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings)
         ssl_certfile=settings.http_certificate,
         ssl_keyfile=settings.http_key,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True  # also before uvicorn listens to signals itself
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])
