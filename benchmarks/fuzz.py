@@ -75,11 +75,6 @@ def fuzz(messages: int, seed: int) -> Run:
     return run
 
 
-def parts_of(case: dict[str, Any]) -> wire.Parts:
-    """A vector's message."""
-    return [bytes.fromhex(part) for part in case["parts"]]
-
-
 def feed(run: Run, name: str, side: DecoderSide | EncoderSide, parts: wire.Parts, count: bool = True) -> None:
     """One message, and what came of it."""
     begun = time.thread_time()
