@@ -57,6 +57,9 @@ class MemorySource:
         out[: len(frames)] = frames
         return len(frames)
 
+    def skip(self, count: int) -> None:
+        """The same frames come over and over: nothing to go past."""
+
     def close(self) -> None:
         """Nothing to release."""
 
