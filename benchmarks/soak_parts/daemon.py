@@ -41,7 +41,7 @@ class Daemon:
         self._log = log
         self._listen = listen
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FRAMEFOLD_")}
-        self._environment = inherited | dict(environment or {})
+        self._environment = inherited | {"PYTHONFAULTHANDLER": "1"} | dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._lines: list[str] = []
@@ -102,7 +102,10 @@ class Daemon:
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise SoakFailure(f"{self.name} did not end within {timeout_s:.0f} s: {self.last_words}") from None
+            last_words = self.last_words
+            self._process.send_signal(signal.SIGABRT)  # its log then tells where each of its threads was
+            self._end()
+            raise SoakFailure(f"{self.name} did not end within {timeout_s:.0f} s: {last_words}") from None
         return self._end()
 
     def wait_for(self, pattern: str, timeout_s: float) -> re.Match[str] | None:

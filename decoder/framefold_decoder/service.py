@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from framefold_decoder.api.app import create_app
+from framefold_decoder.api.patience import PatientProtocol
 from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.downlink import Downlink
 from framefold_decoder.gatekeeper import Door
@@ -121,6 +122,7 @@ def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings)
     """Serve until SIGINT or SIGTERM. uvicorn sends itself the signal again when it has shut down: by then it means nothing."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=PatientProtocol,
         log_level="warning",
         timeout_graceful_shutdown=5,
         ssl_certfile=settings.http_certificate,

@@ -54,10 +54,14 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_durably(path: Path, data: bytes | memoryview) -> None:
-    """Write a file: afterwards it is whole and on the disk; before, its old version, if any, is. Raises `OSError`."""
+def write_durably(path: Path, data: bytes | memoryview, beside: Path | None = None) -> None:
+    """Write a file: afterwards it is whole and on the disk; before, its old version, if any, is. Raises `OSError`.
+
+    `beside`: next to what a crash may leave the unfinished file, see `unfinished`; None: next to the file itself.
+    """
     make_folder(path.parent)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    beside = beside or path
+    partial = beside.with_name(f"{beside.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -68,6 +72,11 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def unfinished(beside: Path) -> list[Path]:
+    """What crashes have left of `write_durably` next to this path; safe to delete when nobody writes."""
+    return list(beside.parent.glob(f"{beside.name}.*{PARTIAL}"))
 
 
 def lock_folder(folder: Path) -> TextIO | None:

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -410,12 +414,32 @@ def test_a_damaged_file_is_told_from_good_ones(tmp_path, array, read):
         read(store)
 
 
+DIES_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from stream_examples import Example, make_metadata
+from framefold_decoder.store import StreamStore
+
+def fsync(descriptor):
+    if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".partial"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+store = StreamStore(Path(sys.argv[1]))
+os.fsync = fsync
+store.put(Example(make_metadata()).fold(2).messages[1])
+"""
+
+
 def test_leftovers_of_a_crash_disturb_nobody(tmp_path):
     example = Example(make_metadata()).fold()
     store = stored(tmp_path, example)
-    (store.path / "zarr.json.0.partial").write_text("{")
-    (store.path / "groups/zarr.json.1.partial").write_text("{")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    killed = subprocess.run([sys.executable, "-c", DIES_WRITING, store.path], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.rglob("*.partial"))
     assert StreamStore(store.path).position == 1
+    assert not list(tmp_path.rglob("*.partial"))
     assert "snapshots" in dict(zarr.open_group(store.path, mode="r").arrays())
     (tmp_path / "next.zarr.partial").mkdir()
     assert StreamStore.create(tmp_path / "next.zarr", example.metadata).position == 0

@@ -23,7 +23,7 @@ from framefold_protocol import wire
 from framefold_protocol.claims import Claims, superseded
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.masks import MaskSpec
-from framefold_protocol.messages import Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.messages import Data, End, Gap, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.session import (
     Acknowledged,
     DecoderSession,
@@ -130,14 +130,33 @@ class Decoder:
     def restart(self) -> None:
         self.sessions: dict[Connection, DecoderSession] = {}
         self.arrived: dict[Connection, list[Data]] = {}
+        self.reached: dict[Connection, int] = {}
+        """What the next position of each session must be."""
         self.claims: Claims[Connection] = Claims()
 
     def hear(self, connection: Connection, parts: wire.Parts) -> None:
         session = self.sessions.setdefault(connection, DecoderSession())
+        expected = self._expected(connection, session, wire.decode(parts))
+        refused = None
         try:
-            self._handle(connection, session, session.receive(parts))
+            event = session.receive(parts)
+            self._handle(connection, session, event)
+            found = type(event).__name__
         except RemoteProtocolError as error:
-            self.refuse(connection, error)
+            found, refused = error.code, error
+        assert expected in ("", found), f"{found} of {parts}, expected {expected}"
+        if refused:
+            self.refuse(connection, refused)
+
+    def _expected(self, connection: Connection, session: DecoderSession, heard: object) -> str:
+        """What a session that streams must make of data and of the end: the event's name or the error's code."""
+        reached = self.reached.get(connection, 0)
+        match heard:
+            case Snapshot() | Gap() | RawFrames() if session.state is State.STREAMING:
+                return ("Duplicate", "Received", "sequence-jump")[(heard.position > reached) + (heard.position >= reached)]
+            case End() if session.state is State.STREAMING:
+                return "Ended" if heard.position == reached else "sequence-jump"
+        return ""
 
     def _handle(self, connection: Connection, session: DecoderSession, event: object) -> None:
         match event:
@@ -151,7 +170,9 @@ class Decoder:
                 else:
                     position = stored + len(self.arrived.get(connection, []))
                     connection.answer(session.welcome(position, frames_before(position), self.credit, stored=stored))
+                    self.reached[connection] = position
             case Received(data):
+                self.reached[connection] += 1
                 self.arrived.setdefault(connection, []).append(data)
             case Ended():
                 self.save(connection)
@@ -224,8 +245,11 @@ class Link(RuleBasedStateMachine):
     def end(self, data, now):
         """Rarely: once a stream is stored, nothing more can go wrong with it."""
         if now and (encoder := self._encoder(data, self._may_end)):
-            self.length = encoder.end
-            encoder.send(encoder.session.end(frames_before(encoder.end)))
+            self._end(encoder)
+
+    def _end(self, encoder):
+        self.length = encoder.end
+        encoder.send(encoder.session.end(frames_before(encoder.end)))
 
     def _may_end(self, encoder):
         whole = self.length in (None, encoder.end) and encoder.end >= max(other.end for other in self.encoders)
@@ -282,17 +306,75 @@ class Link(RuleBasedStateMachine):
         while connection.to_encoder and encoder.alive:
             self._hears(encoder, connection.to_encoder.pop(0))
 
+    # --- episodes: several of these in the order in which they do most harm, seldom met by chance
+
+    @rule(data=st.data(), ending=st.booleans(), fault=st.sampled_from(["lost", "doubled", "swapped"]))
+    def a_burst_that_does_not_arrive_whole(self, data, ending, fault):
+        """The encoder sends all that it may, perhaps to the stream's end, and one of it is lost, doubled or overtaken."""
+        if encoder := self._encoder(data, self._has_data):
+            while self._has_data(encoder):
+                encoder.send_next()
+            if ending and self._may_end(encoder):
+                self._end(encoder)
+            queue = encoder.connection.to_decoder
+            index = data.draw(st.integers(0, len(queue) - 1))
+            match fault:
+                case "lost":
+                    del queue[index]
+                case "doubled":
+                    queue.insert(data.draw(st.integers(index, len(queue))), queue[index])
+                case "swapped":
+                    queue.append(queue.pop(index))
+            self._exchange(encoder)
+            if encoder.connection in self.decoder.arrived:
+                self.decoder.save(encoder.connection)
+
+    @rule(data=st.data(), heard=st.booleans())
+    def a_cut_amid_the_greeting(self, data, heard):
+        """A hello, or its answer, stays behind on the old connection and is read when the new one is in use."""
+        if encoder := self._encoder(data):
+            old = encoder.connection
+            encoder.send(encoder.session.hello())
+            while heard and old.to_decoder:
+                self.decoder.hear(old, old.to_decoder.pop(0))
+            self._cut(encoder)
+            encoder.send(encoder.session.hello())
+            self._exchange(encoder)
+            while encoder.alive and self._has_data(encoder):
+                encoder.send_next()
+            self._exchange(encoder)
+
+    @rule(data=st.data())
+    def old_answers_amid_a_greeting(self, data):
+        """The encoder asks again; what comes first are answers to what it asked long ago."""
+        if encoder := self._encoder(data):
+            encoder.send(encoder.session.hello())
+            for connection in encoder.connections[:-1]:
+                while connection.to_encoder and encoder.alive:
+                    self._hears(encoder, connection.to_encoder.pop(0))
+
+    @rule(data=st.data())
+    def old_messages_reach_the_decoder(self, data):
+        """All that stayed behind on old connections."""
+        if encoder := self._encoder(data):
+            for connection in encoder.connections[:-1]:
+                while connection.to_decoder:
+                    self.decoder.hear(connection, connection.to_decoder.pop(0))
+
     # --- the link
 
     @rule(data=st.data())
     def connection_is_cut(self, data):
         """What is under way is lost or may still be read, but both ends may already use the new connection."""
         if encoder := self._encoder(data):
-            encoder.connection.whole = False
             for queue in (encoder.connection.to_decoder, encoder.connection.to_encoder):
                 del queue[data.draw(st.integers(0, len(queue))) :]
-            encoder.connections.append(Connection())
-            self.connections.append(encoder.connection)
+            self._cut(encoder)
+
+    def _cut(self, encoder):
+        encoder.connection.whole = False
+        encoder.connections.append(Connection())
+        self.connections.append(encoder.connection)
 
     @rule(data=st.data(), to_decoder=st.booleans(), what=st.sampled_from(["lost", "doubled"]))
     def beyond_what_zeromq_does(self, data, to_decoder, what):

@@ -261,6 +261,40 @@ def test_a_siege_of_a_thousand_connections_costs_a_running_stream_nothing(decode
             time.sleep(0.2)
 
 
+def test_a_thousand_slow_requests_keep_neither_streams_nor_others_requests_waiting(decoder):
+    host, port = decoder.http.split(":")
+    with ExitStack() as stack:
+        streams = decoder.streams
+        encoder = decoder.encoder_with_key("cam4")
+        decoder.allow("cam4")
+        decoder.wait_for_frames(streams + 1, 40)
+        before = resident_bytes(decoder.process)
+        beginnings = [
+            b"",
+            b"GET /api/v1/str",
+            b"POST /api/v1/streams/x/decode HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+        ]
+        peers = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(1000)]
+        start = time.monotonic()
+        for number, peer in enumerate(peers):
+            with suppress(OSError):  # its place was given to a later one
+                peer.sendall(beginnings[number % 3])
+        while time.monotonic() < start + 3:
+            for peer in peers:
+                with suppress(OSError):
+                    peer.sendall(b"x")
+            assert httpx.get(f"http://{decoder.http}/healthz").status_code == 200
+        assert resident_bytes(decoder.process) - before < 100e6
+        finished = finish(encoder)
+        assert finished.status == 0, finished.stderr
+        decoder.check_whole()
+        for peer in peers:
+            peer.settimeout(TIMEOUT_S)
+            with suppress(ConnectionError):
+                while peer.recv(1000):  # closed at the decoder's end, after what it had to say of what it was sent
+                    pass
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
 def test_the_service_off_loopback_takes_tokens_over_tls(tmp_path):
     names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")

@@ -1,6 +1,7 @@
 """A Zarr store whose files are on the disk before anyone can see them: written beside their place, fsynced, renamed.
 
-Zarr's own `LocalStore` renames without fsync, so a power cut may leave an empty file under a good name.
+Zarr's own `LocalStore` renames without fsync, so a power cut may leave an empty file under a good name; and a killed process'
+unfinished file stays among the chunks. Here it lies beside the store, where it is found without looking through all folders.
 """
 
 from __future__ import annotations
@@ -22,4 +23,4 @@ class DurableStore(LocalStore):
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write one key from this thread."""
-        write_durably(self.root / key, value.as_numpy_array().data)
+        write_durably(self.root / key, value.as_numpy_array().data, beside=self.root)

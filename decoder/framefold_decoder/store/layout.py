@@ -25,7 +25,7 @@ from framefold_decoder.store.group_table import GroupTable
 from framefold_decoder.store.metadata import to_json
 from framefold_decoder.store.ome import AXES, multiscales
 from framefold_protocol.coding import block_map_shape
-from framefold_protocol.durable import PARTIAL, disk_errors, sync_folder
+from framefold_protocol.durable import PARTIAL, disk_errors, sync_folder, unfinished
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import StreamMetadata
 
@@ -82,7 +82,7 @@ def snapshot_dtype(stream: StreamMetadata) -> str:
 
 def open_layout(path: Path) -> tuple[zarr.Group, dict[str, Any]]:
     """The group, writable, and its `framefold` attribute. Raises `StoreError` when it is not a store of this version."""
-    for partial in (*path.glob(f"*{PARTIAL}"), *path.glob(f"groups/*{PARTIAL}")):  # of a crash; Zarr would warn of them
+    for partial in unfinished(path):
         partial.unlink(missing_ok=True)
     hint = "Name a folder STREAM.zarr that framefold-decoder wrote"
     try:
