@@ -25,13 +25,14 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol import payload, planes, wire
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import Coding
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot
+from framefold_protocol.noise import NoiseModel
 from framefold_simulator.movie import Movie, MovieSpec
 
 HALF_SIGMA = VarianceStabilised(step=0.5)

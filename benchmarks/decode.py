@@ -29,7 +29,7 @@ import numpy.typing as npt
 from bandwidth_parts.card import table
 from bandwidth_parts.machine import description
 from framefold_decoder.quality import psnr
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel, Reconstructor
+from framefold_decoder.reconstruct.base import FoldedGroup, Reconstructor
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
 from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider
 from framefold_decoder.reconstruct.registry import Registry
@@ -37,6 +37,7 @@ from framefold_encoder.folding import Folder
 from framefold_protocol.coding import Coding, block_map_shape
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.noise import NoiseModel
 from framefold_simulator.movie import Movie, MovieSpec
 
 DOSE = 20.0

@@ -124,7 +124,8 @@ def _psnr_of_net(snapshots: list[Counts], coder: FoldedCoder, material: Material
     """Of the first snapshot's frames, reconstructed as the decoder does."""
     if material.clean is None or (registry := _registry()) is None:
         return None
-    from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+    from framefold_decoder.reconstruct.base import FoldedGroup
+    from framefold_protocol.noise import NoiseModel
 
     net = registry.choose("auto", coder.coding)
     noise = NoiseModel(counts_per_electron=material.gain)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.noise import NoiseModel
 from quality_parts.clips import Clip, Counts, Pixels
 from quality_parts.folding import Folded, fold
 from quality_parts.scores import scores

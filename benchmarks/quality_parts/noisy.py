@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefold_decoder.photon_transfer import measure
 from framefold_decoder.quality import chi2
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.noise import NoiseModel
+from framefold_protocol.photon_transfer import measure
 from quality_parts.cells import Row
 from quality_parts.clips import Counts, Pixels, read
 from quality_parts.folding import fold

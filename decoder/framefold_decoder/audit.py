@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.errors import InputError
+from framefold_protocol.noise import NoiseModel
 
 SIDE = 8
 """Pixels of SSIM's windows (Wang & Bovik, IEEE Signal Process. Lett. 9, 81, 2002)."""

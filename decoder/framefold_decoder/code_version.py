@@ -25,5 +25,6 @@ def code_version() -> str:
 def _sources() -> list[Path]:
     """What lies between a stored snapshot and stored frames, in a fixed order."""
     ours = [*sorted((_DECODER / "reconstruct").glob("*.py"))]
-    ours += [_DECODER / name for name in ("decoding.py", "photon_transfer.py", "store/rounding.py")]
-    return ours + [_PROTOCOL / f"{name}.py" for name in ("counter", "masks", "mask_file", "coding", "model")]
+    ours += [_DECODER / name for name in ("decoding.py", "store/rounding.py")]
+    names = ("counter", "masks", "mask_file", "coding", "model", "noise", "photon_transfer")
+    return ours + [_PROTOCOL / f"{name}.py" for name in names]

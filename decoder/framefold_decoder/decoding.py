@@ -13,14 +13,15 @@ from importlib.metadata import version
 from framefold_decoder.audit import AuditQuality, audit
 from framefold_decoder.code_version import code_version
 from framefold_decoder.library import Library
-from framefold_decoder.photon_transfer import PhotonTransfer, measure
 from framefold_decoder.quality import chi2
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel, Reconstructor
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames, Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.model import ModelCard
+from framefold_protocol.noise import NoiseModel
+from framefold_protocol.photon_transfer import PhotonTransfer, measure
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.errors import InputError
+from framefold_protocol.noise import NoiseModel
 
 ROUNDING_VARIANCE = 1 / 12
 """Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""

@@ -24,10 +24,13 @@ from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import SourceInfo
 from framefold_encoder.summary import Summary
 from framefold_protocol import payload, wire
+from framefold_protocol.anscombe import GAINS, VarianceStabilised
 from framefold_protocol.coding import BlockMap, Coding
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import derive_masks
 from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
+from framefold_protocol.noise import NoiseModel
+from framefold_protocol.photon_transfer import measure
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ _log = logging.getLogger(__name__)
 Frames = npt.NDArray[np.unsignedinteger]
 _MAX_RAW_BYTES = 2**26
 """Of frames in one raw message."""
+_LEARN_SIDE = 256
+"""Pixels, of the middle of the frames that the noise is measured on."""
 _LOST = "the encoder's buffers were full: the link or the decoder did not keep up"
 
 
@@ -46,7 +51,8 @@ class GroupEncoder:
         self._started = time.perf_counter()
         self._info = info
         self._settings = settings
-        self._gain = info.counts_per_electron or settings.counts_per_electron
+        gain = info.counts_per_electron or settings.counts_per_electron
+        self._noise = NoiseModel(gain) if gain else None
         ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
         self._folders = {ratio: self._folder(ratio) for ratio in ratios}
         largest = self._folders[settings.ratio.largest]
@@ -59,7 +65,9 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
-        self._quantisation = settings.quantisation(self._gain)
+        settings.quantisation(self._noise)  # an absurd gain is refused now
+        self._exposures: dict[int, tuple[int, int]] = {}
+        """Least and largest of the groups of a ratio."""
         self.position = self.frames = 0
         """Of the stream's next message, and frames before it. Set both to go on with a stream."""
         self._folding_s = self._coding_s = 0.0
@@ -81,6 +89,7 @@ class GroupEncoder:
         audited = folded and bool(self._settings.audit) and summary.snapshots % self._settings.audit == 0
         if folded:
             if audited:
+                self._learn_noise(frames)
                 self._audit(group, coders)
             self._fold(group, coders, summary)
         else:
@@ -102,7 +111,8 @@ class GroupEncoder:
         """Which family folds each block; None when the stream has one."""
         if not self._settings.adaptive:
             return None
-        return choose_families(motion(frames, self._gain or 1.0, self._settings.threads), self._settings.still_below)
+        gain = self._noise.counts_per_electron if self._noise else 1.0
+        return choose_families(motion(frames, gain, self._settings.threads), self._settings.still_below)
 
     def _place(self, frames: int) -> tuple[int, int, int]:
         """Position, first frame and number of frames of the stream's next message."""
@@ -120,9 +130,29 @@ class GroupEncoder:
             _log.info("first group after %.2f s, compiling and reading in", summary.first_group_s)
         self._folding_s += time.perf_counter() - start
         header = (*self._place(len(group.frames)), group.arrived_ns)
-        coders.submit(partial(self._code_snapshot, header, sums, block_map), memory)
+        quantisation = self._quantisation(len(group.frames))
+        coders.submit(partial(self._code_snapshot, header, sums, block_map, quantisation), memory)
         summary.snapshots += 1
         summary.ratios[len(group.frames)] += 1
+
+    def _learn_noise(self, frames: Frames) -> None:
+        """Where nobody told the gain, audit frames do: a part of them, once a run, is enough to know it to a per cent."""
+        if self._noise is None and (self._settings.adaptive or self._settings.coder != "lossless"):
+            rows, columns = (slice(max(0, (side - _LEARN_SIDE) // 2), (side + _LEARN_SIDE) // 2) for side in frames.shape[1:])
+            found = measure(frames[:, rows, columns])
+            if found and GAINS[0] <= found.noise.counts_per_electron <= GAINS[1]:
+                self._noise = found.noise
+                _log.info("gain %.3g counts per electron, measured on audit frames", found.noise.counts_per_electron)
+
+    def _quantisation(self, ratio: int) -> VarianceStabilised | None:
+        """How a snapshot of so many frames is coded, by what is known of the noise now; None: exactly."""
+        quantisation = self._settings.quantisation(self._noise)
+        if quantisation is None or not (quantisation.offset or quantisation.read_noise):
+            return quantisation
+        if ratio not in self._exposures:
+            exposures = [masks.cell.sum(axis=0, dtype=np.int64) for masks in self._folders[ratio].families]
+            self._exposures[ratio] = min(int(each.min()) for each in exposures), max(int(each.max()) for each in exposures)
+        return quantisation.summed(*self._exposures[ratio])
 
     def _audit(self, group: Group, coders: Coders) -> None:
         """The group's frames as they are, beside the snapshot that follows."""
@@ -131,9 +161,15 @@ class GroupEncoder:
             header = position, first_frame, len(part), group.arrived_ns
             coders.submit(partial(self._code_audit, header, part))
 
-    def _code_snapshot(self, header: tuple[int, int, int, int], sums: Frames, block_map: BlockMap | None) -> Parts:
+    def _code_snapshot(
+        self,
+        header: tuple[int, int, int, int],
+        sums: Frames,
+        block_map: BlockMap | None,
+        quantisation: VarianceStabilised | None,
+    ) -> Parts:
         start = time.perf_counter()
-        packed = payload.pack(sums, self._quantisation, overwrite=True)
+        packed = payload.pack(sums, quantisation, overwrite=True)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
         parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
         self._coded_for(time.perf_counter() - start)

@@ -16,6 +16,7 @@ from framefold_protocol.endpoint import check_endpoint
 from framefold_protocol.errors import InputError, SettingsError
 from framefold_protocol.keys import LinkKeys, read_public_key, read_secret_key
 from framefold_protocol.masks import MAX_PERIOD, MaskKind, MaskSpec
+from framefold_protocol.noise import NoiseModel
 from framefold_protocol.settings import load_settings
 
 Numbers = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
@@ -89,11 +90,15 @@ class EncoderSettings(BaseModel):
         for density in self.still_densities:
             yield replace(first, kind="balanced", density=density)
 
-    def quantisation(self, counts_per_electron: float | None) -> VarianceStabilised | None:
-        """How snapshots of a detector with this gain are coded; None: exactly. Raises `InputError` for an absurd gain."""
+    def quantisation(self, noise: NoiseModel | None) -> VarianceStabilised | None:
+        """How one frame of a detector with this noise would be coded; None: exactly. Raises `InputError` for an absurd gain.
+
+        Of a noise that nobody knows: electrons are counted, one by one.
+        """
         if self.coder == "lossless":
             return None
-        return VarianceStabilised(gain=counts_per_electron or 1.0, step=self.step_sigma)
+        noise = noise or NoiseModel()
+        return VarianceStabilised(noise.counts_per_electron, noise.offset_counts, noise.read_noise_counts, self.step_sigma)
 
     @property
     def link_keys(self) -> LinkKeys | None:

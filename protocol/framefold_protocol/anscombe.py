@@ -23,6 +23,8 @@ Kind = np.dtype[np.unsignedinteger]
 
 LARGEST = 2.0**53
 """Of the counts that can be coded: integers that float64 holds. 256 frames of 32 bits stay below 2^40."""
+GAINS = 1e-3, 1e6
+"""Counts per electron, least and largest."""
 _TABLE = 2**16
 """Values below it are looked up: faster than a square root for each."""
 _AT_ONCE = 2**18
@@ -34,7 +36,7 @@ class VarianceStabilised:
     """Quantisation in units of sigma. A count y comes back within `error_bound(y)`. Raises `InputError` when out of bounds."""
 
     gain: float = 1.0
-    """Counts per electron, 0.001 to 10^6."""
+    """Counts per electron, one of `GAINS`' range."""
     offset: float = 0.0
     """Counts without electrons, of the coded value (a sum: see `summed`), 0 to 2^40."""
     read_noise: float = 0.0
@@ -43,7 +45,7 @@ class VarianceStabilised:
     """Width of a bin in standard deviations, 0.01 to 4. The error's variance is step^2 / 12 of the noise's: 2 % at 0.5."""
 
     def __post_init__(self) -> None:
-        bounds = {"gain": (1e-3, 1e6), "offset": (0.0, 2.0**40), "read_noise": (0.0, 2.0**40), "step": (0.01, 4.0)}
+        bounds = {"gain": GAINS, "offset": (0.0, 2.0**40), "read_noise": (0.0, 2.0**40), "step": (0.01, 4.0)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:  # nor for NaN
                 message = f"quantisation {name} is {getattr(self, name)!r}, expected {low:g} to {high:g}"

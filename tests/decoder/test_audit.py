@@ -9,12 +9,12 @@ import pytest
 from folded_examples import coding, fold
 
 from framefold_decoder.audit import audit
-from framefold_decoder.photon_transfer import measure
 from framefold_decoder.reconstruct.averaging import plain_mean
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
+from framefold_protocol.photon_transfer import measure
 from framefold_simulator.movie import Movie, MovieSpec
 
 SHAPE = (192, 200)

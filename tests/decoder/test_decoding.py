@@ -12,15 +12,16 @@ from tiny_net import write_net
 from framefold_decoder.code_version import code_version
 from framefold_decoder.decoding import LibraryDecoder, decode, stream_noise
 from framefold_decoder.library import Library
-from framefold_decoder.photon_transfer import measure
 from framefold_decoder.quality import chi2
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store import StreamStore
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, Snapshot, StreamMetadata
+from framefold_protocol.noise import NoiseModel
+from framefold_protocol.photon_transfer import measure
 from framefold_simulator.movie import Movie, MovieSpec
 
 SHAPE = (64, 72)

@@ -7,10 +7,11 @@ import pytest
 from folded_examples import coding, fold, moving_movie
 
 from framefold_decoder.quality import chi2, psnr
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.tiling import BAND_VOXELS
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
 
 SHAPE = (192, 200)
 MASKS = coding(SHAPE, MaskSpec(ratio=10), MaskSpec("ones", 10), MaskSpec("random", 10, 0.1))

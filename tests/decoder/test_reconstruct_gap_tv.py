@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from framefold_decoder.quality import chi2, psnr
 from framefold_decoder.reconstruct.averaging import plain_mean
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.noise import NoiseModel
 from recordings import evaluation_file
 
 NOISELESS = NoiseModel(counts_per_electron=0.0)

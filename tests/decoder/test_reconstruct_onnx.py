@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 from tiny_net import WEIGHTS, write_card, write_net
 
-from framefold_decoder.reconstruct.base import FoldedGroup, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.onnx_net import OnnxNet, misfit
 from framefold_decoder.reconstruct.onnx_runtime import ProviderError
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
 
 SPEC = MaskSpec(ratio=4)
 

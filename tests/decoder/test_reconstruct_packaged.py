@@ -7,11 +7,11 @@ import pytest
 from folded_examples import coding, fold
 
 from framefold_decoder.quality import chi2
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
 from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.masks import MaskSpec
 from framefold_protocol.model import ModelCard
+from framefold_protocol.noise import NoiseModel
 from framefold_simulator.movie import Movie, MovieSpec
 
 CARDS = [ModelCard.read(path.with_suffix(".json")) for path in sorted(PACKAGED.glob("*.onnx"))]

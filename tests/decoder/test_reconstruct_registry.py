@@ -10,12 +10,12 @@ import pytest
 from folded_examples import coding, fold
 from tiny_net import write_card, write_net
 
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_decoder.reconstruct.onnx_runtime import ProviderError
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec
 from framefold_protocol.model import ModelCard
+from framefold_protocol.noise import NoiseModel
 
 FOUR, FIVE = coding((16, 16), MaskSpec(ratio=4)), coding((16, 16), MaskSpec(ratio=5))
 

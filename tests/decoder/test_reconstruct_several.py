@@ -12,10 +12,10 @@ import pytest
 from folded_examples import coding, fold, moving_movie
 from tiny_net import write_net
 
-from framefold_decoder.reconstruct.base import NoiseModel
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
 
 NOISE = NoiseModel(1.5, 2.0, 3.0)
 SPEC = MaskSpec(ratio=4)

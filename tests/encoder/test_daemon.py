@@ -126,6 +126,25 @@ def test_the_near_lossless_coder_stays_within_its_bound_and_sends_less():
     assert sent["variance-stabilised"][0].wire_ratio > 1.3 * sent["lossless"][0].wire_ratio
 
 
+def test_where_nobody_tells_the_gain_audit_frames_tell_it_to_the_coder():
+    rng, scene = np.random.default_rng(0), np.linspace(5, 60, 128)
+    counts = 40 * rng.poisson(scene, (2 * RATIO, 128, 128)) + 300 + rng.normal(0, 25, (2 * RATIO, 128, 128))
+    movie = np.maximum(counts, 0).astype(np.uint16)
+    wire = {}
+    for audit in (0, 2):
+        with decoder() as (endpoint, stored):
+            source = Repeated(movie, len(movie))
+            source.read_into = partial(read_on, movie, iter(range(len(movie))))
+            settings = EncoderSettings(to=endpoint, coder="variance-stabilised", audit=audit)
+            Encoder(source, settings).run(threading.Event())
+        first, second = (data for data in stored if isinstance(data, Snapshot))
+        assert first.quantisation == second.quantisation
+        wire[audit] = len(second.payload)
+    assert first.quantisation.gain == pytest.approx(40, rel=0.05)
+    assert first.quantisation.offset == pytest.approx(5 * 300, rel=0.3)
+    assert wire[2] < 0.8 * wire[0]
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_so_many_th_group_is_sent_raw_before_its_snapshot(monkeypatch, threads):
     monkeypatch.setattr("framefold_encoder.group_encoder._MAX_RAW_BYTES", 8 * 40 * 70 * 2)

@@ -21,10 +21,11 @@ import numpy.typing as npt
 from numba import njit
 
 from framefold_decoder.reconstruct.averaging import local_mean, plain_mean
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, tiles
 from framefold_protocol.masks import Bits
 from framefold_protocol.model import level
+from framefold_protocol.noise import NoiseModel
 
 
 class Component(NamedTuple):

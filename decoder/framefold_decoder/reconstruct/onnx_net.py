@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
 from framefold_decoder.reconstruct.windows import Floats, Neighbourhood, Window, batches, task, windows
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec
 from framefold_protocol.model import INPUTS_VERSION, ModelCard
+from framefold_protocol.noise import NoiseModel
 
 TILE_SIDE = 512
 """Pixels: with B = 20 a tile's activations take some hundred MB."""

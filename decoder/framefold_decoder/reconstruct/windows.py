@@ -9,10 +9,11 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames, NoiseModel
+from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, pad_to_multiple, tiles
 from framefold_protocol.coding import Coding
 from framefold_protocol.model import ModelCard, level, relative_noise
+from framefold_protocol.noise import NoiseModel
 
 Floats = npt.NDArray[np.float32]
 Neighbourhood = tuple[FoldedGroup, FoldedGroup | None, FoldedGroup | None]

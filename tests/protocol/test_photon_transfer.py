@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framefold_decoder.photon_transfer import measure
+from framefold_protocol.photon_transfer import measure
 from framefold_simulator.movie import Movie, MovieSpec
 
 SHAPE = (256, 256)

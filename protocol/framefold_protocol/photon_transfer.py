@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.reconstruct.base import NoiseModel
-from framefold_decoder.reconstruct.tiling import row_bands
+from framefold_protocol.noise import NoiseModel
 
 SIDE = 8
 """Pixels of a block: with 20 frames its variance is known to about 6 %, its mean to a tenth of a frame's noise."""
@@ -27,6 +26,7 @@ SIGNIFICANT = 4.0
 OUTLIER = 3.0
 """Blocks farther from the line than this, in robust standard deviations, are left out."""
 _ROUNDS = 10
+_VALUES_AT_ONCE = 1 << 24
 
 Counts = npt.NDArray[np.unsignedinteger]
 Floats = npt.NDArray[np.float64]
@@ -52,8 +52,8 @@ def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonT
     height, width = (side // SIDE * SIDE for side in frames.shape[1:])
     if len(frames) < FEWEST_FRAMES or height * width < FEWEST_BLOCKS * SIDE**2:
         return None
-    bands = row_bands((height // SIDE, width), len(frames) * SIDE)
-    parts = [_moments(frames[:, SIDE * band.start : SIDE * band.stop, :width].astype(np.float64)) for band in bands]
+    rows = max(1, _VALUES_AT_ONCE // (len(frames) * SIDE * width)) * SIDE
+    parts = [_moments(frames[:, top : min(top + rows, height), :width].astype(np.float64)) for top in range(0, height, rows)]
     mean, variance, skewness = (np.concatenate(moment) for moment in zip(*parts, strict=True))
     if not (variance.mean() > 0 and mean.mean() > 0):
         return None
