@@ -20,6 +20,9 @@ PARTS = SMALLEST_RATIO
 ROW_STEP = 32
 """One row in so many: a thirty-second of the fold's reads, and 128 pixels of each block."""
 
+FREE_ORDER = {"reassoc", "contract", "nsz"}
+"""Sums of floats in whatever order is fastest: several at a time. It took a third to a half off the whole."""
+
 _add_one = masked_add(1, 0)  # the rows are far apart: what lies ahead is not read
 _add_several = masked_add(VISIT, 0)
 
@@ -39,7 +42,7 @@ def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -
     return found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
 def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
     """Rows `start` to `stop` - 1 of blocks; `ones` is a mask that lets all through; sums are of the type of `kind`."""
     ratio, height, width = frames.shape
@@ -63,7 +66,7 @@ def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Moti
             found[row, column] = excess * ratio / each  # a part has so many times the noise of the average
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
 def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
     """sums (PARTS, W): of row y, `each` frames to a part."""
     _, height, width = frames.shape
@@ -85,7 +88,7 @@ def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
             t += VISIT if several else 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
 def _spread(a: Counts, b: Counts, c: Counts, d: Counts, squares: Motion, totals: Motion) -> None:
     """Add the squared deviations of a row's four sums from their mean, and the sums themselves; (W,) each."""
     for x in range(len(a)):
