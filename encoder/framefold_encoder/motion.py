@@ -21,7 +21,7 @@ ROW_STEP = 32
 """One row in so many: a thirty-second of the fold's reads, and 128 pixels of each block."""
 
 FREE_ORDER = {"reassoc", "contract", "nsz"}
-"""Sums of floats in whatever order is fastest: several at a time. It took a third to a half off the whole."""
+"""Sums of floats in whatever order is fastest: several at a time. It took a quarter to a half off the whole."""
 
 _add_one = masked_add(1, 0)  # the rows are far apart: what lies ahead is not read
 _add_several = masked_add(VISIT, 0)
