@@ -62,20 +62,20 @@ def soak(options: argparse.Namespace, folder: Path, left_out: str) -> tuple[Tall
         decoded = options.model != "none"
         if decoded:
             chaos.settle(SETTLE_S)
-        ended_badly = _stop(chaos)
+        tally.ended_badly = _stop(chaos)
         verdict = check(chaos.data, tally.outcomes, references, decoded=decoded)
-        verdict.differences += ended_badly + _verify(chaos.data)
-        chaos.keep = not verdict.identical
+        verdict.differences += _verify(chaos.data)
+        chaos.keep = not verdict.identical or bool(tally.ended_badly)
     return tally, verdict, minutes
 
 
-def _stop(chaos: Chaos) -> list[str]:
-    """Stop the decoder; what is wrong with how it ends must not cost the verdict on an hour."""
+def _stop(chaos: Chaos) -> str:
+    """Stop the decoder; returns what is wrong with how it ends, which must not cost the verdict on an hour."""
     try:
         chaos.stop()
     except SoakFailure as failure:
-        return [str(failure)]
-    return []
+        return str(failure)
+    return ""
 
 
 def _made(folder: Path) -> Path:
@@ -112,6 +112,7 @@ def report(tally: Tally, verdict: Verdict, minutes: float, left_out: str) -> Res
         "duplicates": verdict.duplicates,
         "gaps": verdict.gaps,
         "identical": verdict.identical,
+        "ended_badly": tally.ended_badly or None,
         "differences": verdict.differences[:TOLD],
     }
 
@@ -138,6 +139,8 @@ def _faults_card(results: Results) -> list[str]:
         f"store       {'identical to that of a run without faults' if results['identical'] else 'DIFFERS'}",
         *(f"            {difference}" for difference in results["differences"]),
     ]
+    if results["ended_badly"]:
+        lines.append(f"ended badly {results['ended_badly']}")
     if results["disk_fulls_left_out"]:
         lines.append(f"left out    full disks: {results['disk_fulls_left_out']}")
     return lines
@@ -147,6 +150,7 @@ def main() -> int:
     """Run the soak; returns its exit status."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's & ignores it, and so would all that is started here
     left_out = enter_namespace()
     folder = Path(tempfile.mkdtemp(prefix="framefold-soak-", dir=options.folder))
     try:
@@ -156,7 +160,7 @@ def main() -> int:
         return 1
     print(card(results))
     print(json.dumps(results))
-    if results.get("identical", True):
+    if results.get("identical", True) and not results.get("ended_badly"):
         shutil.rmtree(folder)
         return 0
     return 1

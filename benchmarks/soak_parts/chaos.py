@@ -47,6 +47,8 @@ class Tally:
     ended_for_want_of_room: Counter[str] = field(default_factory=Counter)
     """Processes that ended by themselves because their disk was full, and were started again."""
     outcomes: list[Outcome] = field(default_factory=list)
+    ended_badly: str = ""
+    """What was wrong with how the decoder ended when it was asked to, after all."""
 
     @property
     def stream_ids(self) -> frozenset[str]:
