@@ -1,4 +1,5 @@
-"""framefold itself: a net on lossless, half-sigma and adaptively folded snapshots; GAP-TV and a reference net on lossless ones.
+"""framefold itself: a net on plain and adaptively folded snapshots, each lossless and at half a sigma; GAP-TV and a reference
+net on plain lossless ones.
 
 Half-sigma and adaptive snapshots are of the same B and take the bytes they take: their own `wire_ratio` says how many.
 """
@@ -24,7 +25,7 @@ from quality_parts.cells import GROUPS, NOISE, Cell, Row
 from quality_parts.folding import Folded, fold
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
-METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive")
+METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Nets:
 def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     """A row a method. The reference net has one where it fits the ratio."""
     default = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
-    folds = dict(zip(METHODS, (cell.lossless, fold(cell.counts, default, HALF_SIGMA), _adaptive(cell)), strict=True))
+    plain = cell.lossless, fold(cell.counts, default, HALF_SIGMA)
+    folds = dict(zip(METHODS, (*plain, _adaptive(cell), _adaptive(cell, HALF_SIGMA)), strict=True))
     rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
     if nets.reference:
@@ -58,12 +60,12 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     return rows
 
 
-def _adaptive(cell: Cell) -> Folded:
+def _adaptive(cell: Cell, quantisation: VarianceStabilised | None = None) -> Folded:
     """As the encoder folds with `adaptive`: families, motion and thresholds are its own."""
     settings = EncoderSettings(ratio=cell.ratio, adaptive=True)
     families = [derive_masks(spec, cell.shape) for spec in settings.families]
     maps = [choose_families(motion(group), settings.still_below) for group in np.split(cell.counts, GROUPS)]
-    return fold(cell.counts, families, maps=maps)
+    return fold(cell.counts, families, quantisation, maps)
 
 
 def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:
