@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
@@ -97,6 +98,16 @@ def write_onnx(net: AnyNet, path: Path, ratios: tuple[int, ...]) -> None:
             dynamic_shapes=(image, image, coded, {0: n}),
             verbose=False,
         )
+    _forget_where(path)
+
+
+def _forget_where(path: Path) -> None:
+    """Take out where in whose source each operation came from: the exporter's notes name folders of this machine."""
+    model = onnx.load(path)
+    parts = (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output)
+    for part in (*parts, *model.graph.initializer, *model.functions, *(node for f in model.functions for node in f.node)):
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def folded_example(ratio: int, height: int, width: int, count: int = 1) -> Batch:
@@ -152,6 +163,8 @@ def kmac_per_frame_pixel(net: AnyNet, ratio: int) -> float:
 def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
     """How the net was made, from its checkpoint and this machine."""
     spec = progress["spec"]
+    atoms = spec["data"]["pool"]["atoms"]
+    pool = spec["data"]["pool"] | {"atoms": Path(atoms).name if atoms else atoms}
     sources = "framefold_training.simulate, framefold_simulator from seed 1000000"
     return {
         "run": run.name,
@@ -159,7 +172,7 @@ def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
         "steps": progress["step"],
         "device": spec["device"],
         "git_revision": _git_revision(),
-        "data": {**spec["data"], "sources": sources},
+        "data": {**spec["data"], "pool": pool, "sources": sources},
         "net": spec["net"],
         "rate": spec["rate"],
         **({"finetuned": progress["finetuned"]} if "finetuned" in progress else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,11 @@ def test_onnx_answers_as_torch_at_any_size(exported, count, height, width):
 
 def resized(batch, shape):
     return Batch(*(torch.nn.functional.interpolate(one, shape) if one.ndim == 4 else one for one in batch.tensors))
+
+
+def test_an_exported_net_does_not_tell_where_it_was_made(exported):
+    path, _ = exported
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
 
 def test_the_card_fits_the_file(exported):
