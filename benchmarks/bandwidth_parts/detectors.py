@@ -63,7 +63,7 @@ DETECTORS = (
         (512, 512),
         1_220,
         16,
-        "1.64 ms readout at 24 bit (instamatic issue 84), half of it at 12: bits are shifted out one after the other",
+        "1.64 ms readout at 24 bit (instamatic's tracker), half of it at 12: bits are shifted out one after the other",
     ),
     Detector(
         "Direct Electron Celeritas, 256x256",

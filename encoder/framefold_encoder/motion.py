@@ -66,7 +66,7 @@ def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Moti
             found[row, column] = excess * ratio / each  # a part has so many times the noise of the average
 
 
-@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
+@njit(nogil=True, cache=True)
 def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
     """sums (PARTS, W): of row y, `each` frames to a part."""
     _, height, width = frames.shape

@@ -50,6 +50,14 @@ class Keyed(Decoder):
     def allow(self, name: str) -> None:
         shutil.copy(self.folder / f"{name}.key", self.folder / "allowed")
 
+    def streaming(self, name: str) -> tuple[subprocess.Popen[str], int]:
+        """An encoder with a fresh key whose stream is under way, and how many streams there are with it."""
+        streams = self.streams + 1
+        encoder = self.encoder_with_key(name)
+        self.allow(name)
+        self.wait_for_frames(streams, 40)
+        return encoder, streams
+
     def metric(self, name: str) -> float:
         text = httpx.get(f"http://{self.http}/metrics").text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"framefold_{name}"))
@@ -238,14 +246,11 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 def test_a_siege_of_a_thousand_connections_costs_a_running_stream_nothing(decoder):
     with ExitStack() as stack:
-        streams = decoder.streams
-        encoder = decoder.encoder_with_key("cam3")
-        decoder.allow("cam3")
-        decoder.wait_for_frames(streams + 1, 40)
+        encoder, streams = decoder.streaming("cam3")
         before = resident_bytes(decoder.process)
         host, port = decoder.to.removeprefix("tcp://").split(":")
         peers = besiege((host, int(port)), stack, 1000)
-        decoder.wait_for_frames(streams + 1, 100)
+        decoder.wait_for_frames(streams, 100)
         for peer in peers:
             with suppress(OSError):
                 peer.sendall(b"\0")  # a byte more: still no handshake
@@ -264,10 +269,7 @@ def test_a_siege_of_a_thousand_connections_costs_a_running_stream_nothing(decode
 def test_a_thousand_slow_requests_keep_neither_streams_nor_others_requests_waiting(decoder):
     host, port = decoder.http.split(":")
     with ExitStack() as stack:
-        streams = decoder.streams
-        encoder = decoder.encoder_with_key("cam4")
-        decoder.allow("cam4")
-        decoder.wait_for_frames(streams + 1, 40)
+        encoder, _ = decoder.streaming("cam4")
         before = resident_bytes(decoder.process)
         beginnings = [
             b"",
