@@ -59,11 +59,12 @@ def serve(settings: DecoderSettings) -> None:
             metrics=metrics,
             decode=unfolder.request if settings.model != "none" else None,
         )
+        server = _http_server(app, settings)
         _log.info("encoders connect to %s", settings.ingest)
         url = f"{'https' if settings.http_certificate else 'http'}://{settings.http}"
         _log.info("REST at %s/api/v1, described at %s/docs", url, url)
         _log.info("data in %s", settings.data.resolve())
-        _serve_http(app, http, settings)
+        server.run(sockets=[http])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         _log.info("stopping when the snapshot in work is done; interrupt again to end at once, what is acknowledged is stored")
@@ -118,8 +119,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings) -> None:
-    """Serve until SIGINT or SIGTERM. uvicorn sends itself the signal again when it has shut down: by then it means nothing."""
+def _http_server(app: object, settings: DecoderSettings) -> uvicorn.Server:
+    """A server that runs until SIGINT or SIGTERM, which from now on mean nothing else: uvicorn sends itself the signal again when
+    it has shut down."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=PatientProtocol,
@@ -135,4 +137,4 @@ def _serve_http(app: object, listener: socket.socket, settings: DecoderSettings)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    server.run(sockets=[listener])
+    return server

@@ -175,7 +175,7 @@ def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
         "data": {**spec["data"], "pool": pool, "sources": sources},
         "net": spec["net"],
         "rate": spec["rate"],
-        **({"finetuned": progress["finetuned"]} if "finetuned" in progress else {}),
+        **{key: progress[key] for key in ("start", "finetuned") if key in progress},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }
 

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
-from framefold_training.checkpoint import read_checkpoint, write_checkpoint
+from framefold_training.checkpoint import write_checkpoint
 from framefold_training.data import Batch
 from framefold_training.dice import Dice
 from framefold_training.evaluate import of_net
 from framefold_training.export import export
+from framefold_training.exported import read_start
 from framefold_training.model import MULTIPLE
 from framefold_training.recordings import AuditGroup, Neighbour, Recording, stream_store
 from framefold_training.tiers import AnyNet, recall
@@ -90,7 +91,7 @@ def misfit(net: AnyNet, group: AuditGroup) -> float:
 
 
 def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec: TrainSpec) -> Outcome:
-    """Go on from the net in the folder `base`, write a checkpoint into `out`. `spec` gives budget, device and rate.
+    """Go on from `base`, a run's folder or an exported model, write a checkpoint into `out`. `spec` gives budget, device and rate.
 
     Raises `InputError` with fewer than two audit groups, and `ModelError` when the kept group is fitted no better than before.
     """
@@ -98,7 +99,7 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
         hint = "Record for longer, or with a smaller --audit"
         raise InputError(f"stream {stream} has {len(groups)} audit groups, expected 2 or more", hint=hint)
     *learned, kept = groups
-    state = read_checkpoint(base)
+    state = read_start(base)
     run, clock = Run(replace(spec, net=recall(state.progress["spec"]["net"]))), Clock()
     run.net.load_state_dict(state.weights)
     run.average.load_state_dict(state.weights)
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m framefold_training.finetune", description=__doc__.split("\n\n")[0])
     parser.add_argument("--stream", required=True, help="id of the stream, or its beginning")
     parser.add_argument("--data", type=Path, default=Path("framefold-data"), help="the decoder's data folder")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run to go on from")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run, or exported model (.onnx), to go on from")
     parser.add_argument("--out", type=Path, required=True, help="folder of the fine-tuned run")
     parser.add_argument("--minutes", type=float, default=10.0, help="training time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

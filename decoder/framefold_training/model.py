@@ -42,7 +42,7 @@ class NetSpec:
 
 
 class Stage(nn.Module):
-    """One correction: features at half resolution -> (n, K, H, W) to add, and features for the next stage."""
+    """One change of the estimate: a step towards the snapshot, and what the net adds at half resolution."""
 
     def __init__(self, spec: NetSpec, first: bool) -> None:
         super().__init__()
@@ -59,16 +59,19 @@ class Stage(nn.Module):
         self.tail = nn.Conv2d(half, 4 * spec.modes, 1)
         nn.init.normal_(self.tail.weight, std=1e-3)
         quiet(self.tail)
+        self.step_offset = nn.Parameter(torch.zeros(spec.modes, 1, 1))
+        self.step_slope = nn.Parameter(torch.full((spec.modes, 1, 1), 0.5))
 
-    def forward(self, back: Tensor, rest: Tensor | None, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What is missing, and what is there (n, K, H, W), and what is known -> correction (n, K, H, W) and own features."""
+    def forward(self, back: Tensor, rest: Tensor | None, known: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What is missing, what is there (n, K, H, W), what is known, noise (n, 1, 1, 1) -> change (n, K, H, W), own features."""
         hidden = self.head(back) + known
         if self.recall is not None:
             hidden = hidden + self.recall(rest)
         deep = self.deep(functional.relu(self.down(hidden)))
         deep = deep + _doubled(self.up_again(self.deepest(functional.relu(self.down_again(deep)))))
         hidden = self.after(hidden + _doubled(self.up(deep)))
-        return functional.pixel_shuffle(self.tail(hidden), 2), hidden
+        step = torch.sigmoid(self.step_offset - self.step_slope * torch.log(30 * noise))
+        return step * back + functional.pixel_shuffle(self.tail(hidden), 2).float(), hidden
 
 
 class Net(nn.Module):
@@ -79,8 +82,6 @@ class Net(nn.Module):
         self.spec = spec
         self.context = nn.Conv2d(CHANNELS, spec.widths[0], 4, stride=2, padding=1)
         self.stages = nn.ModuleList(Stage(spec, k == 0) for k in range(spec.stages))
-        self.step_offset = nn.Parameter(torch.zeros(spec.stages, spec.modes, 1, 1))
-        self.step_slope = nn.Parameter(torch.full((spec.stages, spec.modes, 1, 1), 0.5))
 
     def forward(self, snapshots: Tensor, exposures: Tensor, masks: Tensor, noise: Tensor) -> Tensor:
         """The frames after the last stage, divided by the level."""
@@ -106,9 +107,7 @@ class Net(nn.Module):
         for k, stage in enumerate(self.stages):
             left = unexplained if rest is None else unexplained - snapshot_of(rest, codes)
             back = back_projected(left, codes, norm)
-            correction, known = stage(back, rest, known)
-            step = torch.sigmoid(self.step_offset[k] - self.step_slope[k] * torch.log(30 * noise))
-            change = step * back + correction.float()
+            change, known = stage(back, rest, known, noise)
             rest = change if rest is None else rest + change
             if k in wanted:
                 estimates.append(base + synthesised(rest, basis * unit[:, 0]))

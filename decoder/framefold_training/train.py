@@ -34,6 +34,7 @@ from framefold_training.checkpoint import CHECKPOINT, State, read_checkpoint, wr
 from framefold_training.curve import plot_curve
 from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.evaluate import validate
+from framefold_training.exported import read_start, told
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe
 
@@ -79,6 +80,8 @@ class Run:
     def __init__(self, spec: TrainSpec) -> None:
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
+        self.start: dict[str, Any] = {}
+        """What is told of the net that this run began with; empty: chance."""
         self.net = self._to_device(build(spec.net))
         self.average = self._to_device(build(spec.net)).eval().requires_grad_(False)
         self.average.load_state_dict(self.net.state_dict())
@@ -120,7 +123,17 @@ class Run:
             moments = self.optimizer.state[parameter]
             training |= {f"{kind}/{name}": moments[kind] for kind in MOMENTS}
         progress = {"step": self.step, "minutes": self.minutes, "spec": self.spec.described()}
-        return State(progress, self.average.state_dict(), training)
+        return State(progress | ({"start": self.start} if self.start else {}), self.average.state_dict(), training)
+
+    def begin_with(self, model: Path) -> None:
+        """Take the weights of a run or an exported model. Raises `ModelError` when it is of another size."""
+        state = read_start(model)
+        mine, found = self.spec.described()["net"], state.progress["spec"]["net"]
+        if mine != found:
+            raise ModelError(f"the net of {model} is {found}, expected {mine}", hint="Choose another --start or --tier")
+        self.net.load_state_dict(state.weights)
+        self.average.load_state_dict(state.weights)
+        self.start = told(model, state)
 
     def restore(self, state: State) -> None:
         """Go on from a checkpoint of the same net and data. Raises `ModelError` when it is another's."""
@@ -129,6 +142,7 @@ class Run:
             if mine != found:
                 raise ModelError(f"the checkpoint was made with {part} {found}, expected {mine}", hint="Choose another --out")
         self.step, self.minutes = state.progress["step"], state.progress["minutes"]
+        self.start = state.progress.get("start", {})
         self.average.load_state_dict(state.weights)
         self.net.load_state_dict(state.weights)
         if not state.training:
@@ -178,12 +192,14 @@ def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
     return last + sum(EARLY_WEIGHT / len(early) * one for one in early)
 
 
-def train(spec: TrainSpec, out: Path) -> Run:
-    """Train into the folder `out` until the budget is spent, from its checkpoint if there is one."""
+def train(spec: TrainSpec, out: Path, start: Path | None = None) -> Run:
+    """Train into the folder `out` until the budget is spent, from its checkpoint if there is one, or else from `start`."""
     out.mkdir(parents=True, exist_ok=True)
     run, clock = Run(spec), Clock()
     if (out / CHECKPOINT).exists():
         run.restore(read_checkpoint(out))
+    elif start:
+        run.begin_with(start)
     with open_pool(spec.data.pool, run.step, spec.workers, torch.device(spec.device)) as pool:
         pool.at(run.step)  # filled before the clock runs
         while run.progress < 1:
@@ -235,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--life", type=int, default=8, help="steps until one of them is replaced")
     parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a run's folder or an exported model (.onnx) to begin with; default: chance")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
     parser.add_argument("--export", type=Path, help="write this model (path without suffix) and its card at the end")
     given = parser.parse_args(arguments)
@@ -244,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     pool = PoolSpec(slots=given.slots, life=given.life, atoms=given.atoms, seed=given.seed)
     data = DataSpec(ratios, given.size, given.batch, given.seed, pool=pool)
     rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "threads", "rate")}
-    train(TrainSpec(net=net, data=data, **rest), given.out)
+    train(TrainSpec(net=net, data=data, **rest), given.out, given.start)
     if given.export:
         from framefold_training.export import export  # onnx, needed only now
 

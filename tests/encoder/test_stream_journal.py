@@ -62,7 +62,7 @@ def decoder(silent=None):
 
     def serve():
         while not closing.is_set():
-            if (silent and silent.is_set()) or not router.poll(20):
+            if not router.poll(20) or (silent and silent.is_set()):
                 closing.wait(0.005)
                 continue
             identity, *parts = router.recv_multipart()

@@ -1,0 +1,48 @@
+"""What training can go on from: a run's folder, or a model that was exported, such as the one that ships.
+
+An exported file holds every weight under its name in the net, its card how they were made; what an optimizer remembers is not
+there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framefold_protocol.errors import ModelError
+from framefold_training.checkpoint import State, read_checkpoint
+from framefold_training.tiers import build, recall
+
+SUFFIX = ".onnx"
+
+
+def read_start(path: Path) -> State:
+    """The weights in the folder of a run, or in NAME.onnx beside its card. Raises `ModelError` when they cannot be read."""
+    return _read_model(path) if path.suffix == SUFFIX else read_checkpoint(path)
+
+
+def told(path: Path, state: State) -> dict[str, Any]:
+    """What a card says of the net that training went on from."""
+    made = {"name": path.stem, "minutes": round(state.progress["minutes"], 1), "steps": state.progress["step"]}
+    return {**made, **{key: state.progress[key] for key in ("sha256", "start") if key in state.progress}}
+
+
+def _read_model(path: Path) -> State:
+    import onnx  # training from chance or a run needs none
+
+    card_path = path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text())
+        made = card["training"]
+        graph = onnx.load(path).graph
+        found = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
+        weights = {name: found[name] for name in build(recall(made["net"])).state_dict()}
+    except Exception as error:  # onnx raises whatever a damaged file makes of it
+        hint = "Name the folder of a run, or a model made by framefold_training.export, its card beside it"
+        raise ModelError(f"model {path} with card {card_path.name} cannot be read: {error!r}", hint=hint) from error
+    spec = {key: made[key] for key in ("data", "net", "device", "rate")}
+    progress = {"step": made["steps"], "minutes": made["minutes"], "spec": spec, "sha256": card["sha256"]}
+    return State(progress | ({"start": made["start"]} if "start" in made else {}), weights)
