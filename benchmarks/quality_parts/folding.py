@@ -30,6 +30,8 @@ class Folded:
     """Of all messages, headers in."""
     cpu_s: float
     """Of folding and coding, all threads."""
+    step_sigma: float
+    """Width of the coder's bins over the noise; 0: exact."""
 
 
 def fold(
@@ -50,4 +52,4 @@ def fold(
         sent += wire.size(wire.encode(message))
         sums = payload.decode(one.payload, one.codec, one.dtype, folder.shape, one.base, one.quantisation)
         received.append(FoldedGroup(sums, Coding(tuple(families), block_map)))
-    return Folded(received, sent, cpu_s)
+    return Folded(received, sent, cpu_s, quantisation.step if quantisation else 0.0)

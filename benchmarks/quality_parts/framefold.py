@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framefold_decoder.quality import chi2
+from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_encoder.exposure import choose_families
@@ -74,5 +74,6 @@ def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) 
     frames = reconstructor.reconstruct(group, previous, following, NOISE)
     took = time.perf_counter() - start
     more: Row = {} if group.coding.block_map is None else {"still_blocks": float(np.mean(group.coding.block_map > 0))}
-    more |= {"chi2": chi2(group, frames, NOISE), "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
+    explained, share = trust((group, previous, following), frames, NOISE, reconstructor, step_sigma=folded.step_sigma)
+    more |= {"chi2": explained, "followed": share, "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
     return cell.row(method, np.asarray(frames), folded.sent_bytes, folded.cpu_s, **more)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefold_decoder.quality import chi2
+from framefold_decoder.decoding import trust
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import measure
@@ -46,7 +46,8 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
         for number, reconstructor in enumerate(nets.with_solver(group.coding)):
             frames = reconstructor.reconstruct(group, previous, following, noise)
             wire_ratio = counts[: 3 * ratio].nbytes / folded.sent_bytes
-            told = {"model": reconstructor.name, "chi2": chi2(group, frames, noise), "noise": vars(noise)}
+            explained, share = trust((group, previous, following), frames, noise, reconstructor)
+            told = {"model": reconstructor.name, "chi2": explained, "followed": share, "noise": vars(noise)}
             rows.append({"clip": Path(file).stem, "ratio": ratio, "wire_ratio": wire_ratio, **told})
             if number == 0:
                 seen.append(Seen(Path(file).stem, counts[ratio : 2 * ratio], frames))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framefold_decoder.quality import chi2
+from framefold_decoder.decoding import trust
 from framefold_protocol.masks import MaskSpec, derive_masks
 from quality_parts.cells import NOISE, Row
 from quality_parts.clips import Clip, Pixels, load
@@ -41,7 +41,8 @@ def _rows(clip: Clip, nets: Nets, ratio: int) -> list[Row]:
         frames = reconstructor.reconstruct(groups[1], groups[0], following, NOISE)
         error = float(np.mean((frames - expected[ratio : 2 * ratio]) ** 2))
         psnr = float(10 * np.log10(float(expected.max()) ** 2 / error))
-        told = {"model": reconstructor.name, "psnr": psnr, "chi2": chi2(groups[1], frames, NOISE)}
+        explained, share = trust((groups[1], groups[0], following), frames, NOISE, reconstructor)
+        told = {"model": reconstructor.name, "psnr": psnr, "chi2": explained, "followed": share}
         rows.append({"clip": clip.name, "ratio": ratio, "dose": DOSE, **told})
     return rows
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from framefold_decoder.followed import changed, changes
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.errors import InputError
@@ -111,17 +112,12 @@ def _follow(
 ) -> npt.NDArray[np.float32]:
     """How far each pixel of the frames follows its own noise: an estimate of dX̂_t / dY, (B, H, W), right on average.
 
-    From one more reconstruction, of the snapshot changed by its own noise's standard deviation up or down at random (S. Ramani,
-    T. Blu & M. Unser, "Monte-Carlo SURE", IEEE Trans. Image Process. 17, 1540, 2008).
+    From one more reconstruction, of the snapshot changed at random: see `followed.py`, which needs less to know less.
     """
     variance = noise.variance(group.snapshot.astype(np.float64), group.exposure())
-    size = np.maximum(np.rint(np.sqrt(variance)), 1).astype(np.int64)
-    change = size * np.random.default_rng(_SEED).choice((-1, 1), group.snapshot.shape)
-    largest = int(np.iinfo(group.snapshot.dtype).max)
-    change[(group.snapshot < size) | (group.snapshot > largest - size)] = 0
-    changed = (group.snapshot.astype(np.int64) + change).astype(group.snapshot.dtype)
-    answer = reconstruct(FoldedGroup(changed, group.coding)) - frames
-    return np.asarray(answer * (np.sign(change) / size), np.float32)
+    change = changes(group, variance, np.random.default_rng(_SEED))
+    answer = reconstruct(changed(group, change)) - frames
+    return np.asarray(answer * (change / np.maximum(change**2, 1)), np.float32)
 
 
 class _Tally:

@@ -12,10 +12,12 @@ from importlib.metadata import version
 
 from framefold_decoder.audit import AuditQuality, audit
 from framefold_decoder.code_version import code_version
+from framefold_decoder.followed import followed
 from framefold_decoder.library import Library
-from framefold_decoder.quality import chi2
+from framefold_decoder.quality import chi2, misfit
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames, Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_decoder.reconstruct.windows import Neighbourhood
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
 from framefold_decoder.store.provenance import Provenance, Quality
@@ -50,14 +52,31 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
     frames = reconstruct(group)
     raw = store.audit(position)
     audited = None if raw is None else audit(group, frames, raw, noise, noise_error, reconstruct)
+    three, row = (group, previous, following), store.group(position)
+    explained, share = trust(three, frames, noise, reconstructor, number=row.index, step_sigma=row.step_sigma)
     quality = Quality(
-        chi2(group, frames, noise),
+        explained,
         noise.counts_per_electron,
         noise.offset_counts,
         noise.read_noise_counts,
-        *(_trusted(audited) if audited else ()),
+        followed=share,
+        **(_trusted(audited) if audited else {}),
     )
     return Decoded(frames, quality, _provenance(reconstructor, following is not None), audited)
+
+
+def trust(
+    three: Neighbourhood,
+    frames: Frames,
+    noise: NoiseModel,
+    reconstructor: Reconstructor,
+    *,
+    number: int = 0,
+    step_sigma: float = 0.0,
+) -> tuple[float, float]:
+    """chi2 of a group's frames, and the share of the snapshot's noise that they follow."""
+    share = followed(three, noise, reconstructor, number)
+    return chi2(misfit(three[0], frames, noise, step_sigma), share), share
 
 
 def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
@@ -126,11 +145,11 @@ def _measured(store: StreamStore, position: int) -> PhotonTransfer | None:
     return None if frames is None else measure(frames, store.metadata.counts_per_electron)
 
 
-def _trusted(audited: AuditQuality) -> tuple[float | None, ...]:
-    """`Quality`'s figures from `psnr` on; none where the noise model contradicts the frames."""
+def _trusted(audited: AuditQuality) -> dict[str, float | None]:
+    """Of `Quality`; none where the noise model contradicts the frames."""
     if audited.noise_is_overestimated:
-        return ()
-    return audited.psnr, audited.psnr_low, audited.psnr_high, audited.ssim
+        return {}
+    return {name: getattr(audited, name) for name in ("psnr", "psnr_low", "psnr_high", "ssim")}
 
 
 def _provenance(reconstructor: Reconstructor, has_successor: bool) -> Provenance:

@@ -1,4 +1,8 @@
-"""How far frames can be trusted: whether they explain their snapshot (chi2), and how near they come to a known truth (PSNR)."""
+"""How far frames can be trusted: whether they explain their snapshot (chi2), and how near they come to a known truth (PSNR).
+
+chi2 is reduced, as in any fit: frames that were found from a snapshot follow some of its noise, so their squared deviations are
+fewer than the noise's, by the degrees of freedom of the fit. `followed` measures how many.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,20 @@ from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.errors import InputError
 from framefold_protocol.noise import NoiseModel
 
+LEAST_FREEDOM = 0.05
+"""Where frames follow more of the noise than all but this, their misfit tells nothing, and chi2 comes out too low."""
 ROUNDING_VARIANCE = 1 / 12
 """Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""
 
 
-def chi2(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
+def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel, step_sigma: float = 0.0) -> float:
     """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed.
 
-    `frames` are (B, H, W) in detector counts. About 1 when they explain the snapshot; above, they do not, or the noise model is
-    wrong; below, they follow its noise. var(Y) is the noise model's at the sum of the frames. Frames that were clipped or
-    rounded for storage below their noise give the same within some per cent. Memory stays bounded. Raises `InputError` when
-    frames and snapshot differ in shape.
+    `frames` are (B, H, W) in detector counts. About 1 for the true frames; above for others, or when the noise model is
+    wrong; below, they follow its noise: `chi2` takes that out. var(Y) is the noise model's at the sum of the frames, and that
+    of the bins, `step_sigma` standard deviations wide, that the snapshot was coded in. Frames that were clipped or rounded for
+    storage below their noise give the same within some per cent. Memory stays bounded. Raises `InputError` when frames and
+    snapshot differ in shape.
     """
     coding = group.coding
     if frames.shape != (coding.ratio, *coding.shape):
@@ -31,10 +38,16 @@ def chi2(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
         exposure = masks.sum(axis=0, dtype=np.uint16)
         expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
         variance = np.maximum(noise.variance(expected, exposure), ROUNDING_VARIANCE)
+        variance += np.maximum(step_sigma**2 * variance - 1, 0) / 12  # bins of one count are exact
         squares = (group.snapshot[rows] - expected.astype(np.float64)) ** 2 / variance
         total += float(squares.sum())  # 0 where nothing was exposed
         exposed += int(np.count_nonzero(exposure))
     return total / exposed if exposed else 1.0
+
+
+def chi2(misfit: float, followed: float) -> float:
+    """The misfit over what noise alone would leave of it: 1 when the frames explain their snapshot."""
+    return misfit / max(1 - followed, LEAST_FREEDOM)
 
 
 def psnr(estimate: npt.NDArray[np.generic], truth: npt.NDArray[np.generic], peak: float) -> float:

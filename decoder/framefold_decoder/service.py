@@ -120,8 +120,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _http_server(app: object, settings: DecoderSettings) -> uvicorn.Server:
-    """A server that runs until SIGINT or SIGTERM, which from now on mean nothing else: uvicorn sends itself the signal again when
-    it has shut down."""
+    """A server that runs until SIGINT or SIGTERM, which mean nothing else from now on: uvicorn repeats them when it has ended."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=PatientProtocol,

@@ -30,6 +30,9 @@ FRAMES, SIDE = 96, 192
 METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 """What effective medium theory knows."""
 
+SHAPES = ("Octahedron", "Icosahedron", "Decahedron")
+"""As `ase.cluster` calls them."""
+
 DEFOCI = 4
 """Per trajectory."""
 
@@ -48,23 +51,27 @@ def movie(cache: dict[str, npt.NDArray[Any]], rng: Rng, frames: int, side: int) 
     return piece
 
 
+def particle(metal: str, shape: int, rng: Rng) -> Any:
+    """A whole particle (ase.Atoms) of one of the `SHAPES`."""
+    from ase import Atoms, cluster
+
+    make = getattr(cluster, SHAPES[shape])
+    if shape == 0:
+        return Atoms(make(metal, int(rng.integers(5, 9)), cutoff=int(rng.integers(1, 3))))
+    if shape == 1:
+        return Atoms(make(metal, int(rng.integers(4, 6))))
+    return Atoms(make(metal, int(rng.integers(3, 5)), int(rng.integers(2, 4)), 0))  # a cluster with gaps cannot be copied
+
+
 def trajectory(rng: Rng) -> list[Any]:
     """`FRAMES` configurations (ase.Atoms) of one hot particle, centred in a cell that is `SIDE` pixels across in the image."""
     from ase import units
     from ase.calculators.emt import EMT
-    from ase.cluster import Decahedron, Icosahedron, Octahedron
     from ase.constraints import FixCom
     from ase.md.langevin import Langevin
     from ase.md.velocitydistribution import thermalize_momenta
 
-    metal = str(rng.choice(METALS))
-    shape = rng.integers(3)
-    if shape == 0:
-        atoms = Octahedron(metal, int(rng.integers(5, 9)), cutoff=int(rng.integers(1, 3)))
-    elif shape == 1:
-        atoms = Icosahedron(metal, int(rng.integers(4, 6)))
-    else:
-        atoms = Decahedron(metal, int(rng.integers(3, 5)), int(rng.integers(2, 4)), 0)
+    atoms = particle(str(rng.choice(METALS)), int(rng.integers(len(SHAPES))), rng)
     atoms = atoms[rng.random(len(atoms)) > 0.01]
     if rng.random() < 0.7:  # near a zone axis, as an operator would tilt it
         atoms.rotate(float(rng.choice([0, 45, 90])), "xyz"[rng.integers(3)])

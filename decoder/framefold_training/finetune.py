@@ -91,7 +91,7 @@ def misfit(net: AnyNet, group: AuditGroup) -> float:
 
 
 def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec: TrainSpec) -> Outcome:
-    """Go on from `base`, a run's folder or an exported model, write a checkpoint into `out`. `spec` gives budget, device and rate.
+    """Go on from `base`, a run's folder or an exported model; write a checkpoint into `out`. `spec`: budget, device and rate.
 
     Raises `InputError` with fewer than two audit groups, and `ModelError` when the kept group is fitted no better than before.
     """

@@ -63,7 +63,7 @@ class Stage(nn.Module):
         self.step_slope = nn.Parameter(torch.full((spec.modes, 1, 1), 0.5))
 
     def forward(self, back: Tensor, rest: Tensor | None, known: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """What is missing, what is there (n, K, H, W), what is known, noise (n, 1, 1, 1) -> change (n, K, H, W), own features."""
+        """What is missing and what is there (n, K, H, W), what is known, noise (n, 1, 1, 1) -> change, and own features."""
         hidden = self.head(back) + known
         if self.recall is not None:
             hidden = hidden + self.recall(rest)

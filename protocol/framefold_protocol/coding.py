@@ -7,7 +7,7 @@ who needs the masks of a group (fold, reconstruction, chi2) asks a `Coding` for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -76,6 +76,17 @@ class Coding:
         for down, across, family in self._blocks(y, x):
             ones[_within(down, y), _within(across, x)] = self.families[family].exposure(down, across)
         return ones
+
+    def cut(self, rows: slice, columns: slice) -> Coding:
+        """The masks of a part of the frame that begins at a block, as those of a frame of its own."""
+        y, x = (range(side)[part] for side, part in zip(self.shape, (rows, columns), strict=True))
+        if y.start % BLOCK or x.start % BLOCK:
+            raise InputError(f"the part begins at row {y.start}, column {x.start}, expected multiples of {BLOCK}")
+        families = tuple(replace(one, shape=(len(y), len(x)), cell=one.window(rows, columns)) for one in self.families)
+        if self.block_map is None:
+            return Coding(families)
+        down, across = (slice(part.start // BLOCK, -(-part.stop // BLOCK)) for part in (y, x))
+        return Coding(families, self.block_map[down, across])
 
     def _blocks(self, y: range, x: range) -> Iterator[tuple[slice, slice, int]]:
         """Rows, columns and family of every block, as far as it lies in the window of rows y and columns x."""

@@ -12,7 +12,7 @@ from tiny_net import write_net
 from framefold_decoder.code_version import code_version
 from framefold_decoder.decoding import LibraryDecoder, decode, stream_noise
 from framefold_decoder.library import Library
-from framefold_decoder.quality import chi2
+from framefold_decoder.quality import misfit
 from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.registry import Registry
@@ -105,9 +105,9 @@ def test_chi2_of_an_integrating_detector_is_right_once_it_was_audited(library):
     group = FoldedGroup(store.snapshot(1), store.coding(1))
     truth = (GAIN * MOVIE.clean(0, 4) + OFFSET).astype(np.float32)
     noise, error = stream_noise(store, 1)
-    assert chi2(group, truth, noise) == pytest.approx(1, abs=0.05)
+    assert misfit(group, truth, noise) == pytest.approx(1, abs=0.05)
     assert 0 < error < 0.05
-    assert chi2(group, truth, NoiseModel()) > 5
+    assert misfit(group, truth, NoiseModel()) > 5
 
 
 @pytest.mark.parametrize(("gain", "every", "expected"), [(3.5, 0, NoiseModel(3.5)), (None, 0, NoiseModel(1.0))])

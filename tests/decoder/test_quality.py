@@ -1,4 +1,4 @@
-"""chi2 is 1 for the truth and large for anything else; PSNR is the textbook's."""
+"""The misfit is 1 for the truth and large for anything else; PSNR is the textbook's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from folded_examples import coding, fold, moving_movie
 
-from framefold_decoder.quality import chi2, psnr
+from framefold_decoder.quality import chi2, misfit, psnr
 from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.tiling import BAND_VOXELS
+from framefold_protocol import payload
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec
 from framefold_protocol.noise import NoiseModel
@@ -21,7 +23,7 @@ MASKS = coding(SHAPE, MaskSpec(ratio=10), MaskSpec("ones", 10), MaskSpec("random
 def test_the_truth_explains_its_counts(dose):
     truth = moving_movie(10, SHAPE, dose)
     group = fold(np.random.default_rng(0).poisson(truth), MASKS)
-    assert chi2(group, truth.astype(np.float32), NoiseModel()) == pytest.approx(1, abs=0.05)
+    assert misfit(group, truth.astype(np.float32), NoiseModel()) == pytest.approx(1, abs=0.05)
 
 
 def test_gain_offset_and_read_noise_are_accounted_for():
@@ -30,29 +32,29 @@ def test_gain_offset_and_read_noise_are_accounted_for():
     counts = np.rint(20 * rng.poisson(electrons) + 500 + rng.normal(0, 30, electrons.shape))
     truth = (20 * electrons + 500).astype(np.float32)
     group = fold(counts, MASKS)
-    assert chi2(group, truth, NoiseModel(20.0, 500.0, 30.0)) == pytest.approx(1, abs=0.05)
-    assert chi2(group, truth, NoiseModel(20.0, 500.0, 0.0)) > 4
-    assert chi2(group, truth, NoiseModel(20.0, 0.0, 30.0)) < 0.4
+    assert misfit(group, truth, NoiseModel(20.0, 500.0, 30.0)) == pytest.approx(1, abs=0.05)
+    assert misfit(group, truth, NoiseModel(20.0, 500.0, 0.0)) > 4
+    assert misfit(group, truth, NoiseModel(20.0, 0.0, 30.0)) < 0.4
 
 
 def test_frames_that_do_not_explain_the_snapshot_stand_out():
     truth = moving_movie(10, SHAPE, 100.0).astype(np.float32)
     group = fold(np.random.default_rng(2).poisson(truth), MASKS)
-    assert chi2(group, truth[::-1], NoiseModel()) > 1.5
-    assert chi2(group, truth * np.float32(1.1), NoiseModel()) > 3
-    assert chi2(group, np.zeros_like(truth), NoiseModel()) > 1000
+    assert misfit(group, truth[::-1], NoiseModel()) > 1.5
+    assert misfit(group, truth * np.float32(1.1), NoiseModel()) > 3
+    assert misfit(group, np.zeros_like(truth), NoiseModel()) > 1000
 
 
 def test_unexposed_pixels_do_not_count():
     masks = coding(SHAPE, MaskSpec("random", 2, 0.2))
     group = fold(np.random.default_rng(3).poisson(9.0, (2, *SHAPE)), masks)
     frames = np.where(masks.window() == 1, 9.0, 1e6).astype(np.float32)
-    assert chi2(group, frames, NoiseModel()) == pytest.approx(1, abs=0.05)
+    assert misfit(group, frames, NoiseModel()) == pytest.approx(1, abs=0.05)
 
 
 def test_an_empty_noiseless_snapshot_is_explained_by_nothing():
     group = FoldedGroup(np.zeros(SHAPE, np.uint16), MASKS)
-    assert chi2(group, np.zeros((10, *SHAPE), np.float32), NoiseModel(0.0)) == 0
+    assert misfit(group, np.zeros((10, *SHAPE), np.float32), NoiseModel(0.0)) == 0
 
 
 def test_frames_larger_than_a_band_are_judged_whole():
@@ -63,12 +65,31 @@ def test_frames_larger_than_a_band_are_judged_whole():
     snapshot[0, 0] += 30
     snapshot[-1, -1] += 40
     frames = np.broadcast_to(np.float32(5), (64, *shape))
-    assert chi2(FoldedGroup(snapshot, masks), frames, NoiseModel()) == pytest.approx((30**2 + 40**2) / 80 / (600 * 512))
+    assert misfit(FoldedGroup(snapshot, masks), frames, NoiseModel()) == pytest.approx((30**2 + 40**2) / 80 / (600 * 512))
 
 
 def test_frames_of_another_shape_are_refused():
     with pytest.raises(InputError, match=r"\(9, 192, 200\), expected \(10, 192, 200\)"):
-        chi2(FoldedGroup(np.zeros(SHAPE, np.uint16), MASKS), np.zeros((9, *SHAPE), np.float32), NoiseModel())
+        misfit(FoldedGroup(np.zeros(SHAPE, np.uint16), MASKS), np.zeros((9, *SHAPE), np.float32), NoiseModel())
+
+
+@pytest.mark.parametrize("dose", [2.0, 20.0, 200.0])
+@pytest.mark.parametrize("step", [0.5, 2.0])
+def test_the_bins_of_the_coder_are_accounted_for(dose, step):
+    truth = moving_movie(10, SHAPE, dose)
+    group = fold(np.random.default_rng(4).poisson(truth), MASKS)
+    coder = VarianceStabilised(step=step)
+    packed = payload.pack(group.snapshot, coder)
+    sums = payload.decode(packed.payload, packed.codec, packed.dtype, SHAPE, packed.base, packed.quantisation)
+    coded, frames = FoldedGroup(sums, MASKS), truth.astype(np.float32)
+    assert misfit(coded, frames, NoiseModel(), step) == pytest.approx(1, abs=0.05)
+    if step > 1 and dose > 2:
+        assert misfit(coded, frames, NoiseModel()) > 1.2
+
+
+def test_chi2_is_the_misfit_over_what_noise_would_leave():
+    assert chi2(0.9, 0.25) == pytest.approx(1.2)
+    assert chi2(0.0, 1.0) == 0
 
 
 def test_psnr_is_the_peak_over_the_error():

@@ -8,7 +8,7 @@ from folded_examples import coding, fold, moving_movie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold_decoder.quality import chi2, psnr
+from framefold_decoder.quality import misfit, psnr
 from framefold_decoder.reconstruct.averaging import plain_mean
 from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.gap_tv import GapTv
@@ -53,7 +53,7 @@ def test_removes_shot_noise(dose):
     plain = np.broadcast_to(plain_mean(group.snapshot, group.exposure()), truth.shape)
     frames = unfold(group, NoiseModel())
     assert psnr(frames, truth, truth.max()) > psnr(plain, truth, truth.max()) + 3
-    assert 0.3 < chi2(group, frames, NoiseModel()) < 1.3
+    assert 0.3 < misfit(group, frames, NoiseModel()) < 1.3
 
 
 def test_averages_where_nothing_moves():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from folded_examples import coding, fold
 
-from framefold_decoder.quality import chi2
+from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
 from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.masks import MaskSpec
@@ -77,9 +77,10 @@ def test_block_maps_of_all_its_families_and_the_bounds_of_its_ratios_are_taken(c
 def test_chi2_rises_where_no_net_can_know(card, net):
     """Pixels by chance, unlike all training: the frames cannot be right, and chi2 says so."""
     previous, group, following = simulated(card)
-    known = chi2(group, net.reconstruct(group, previous, following, NOISE), NOISE)
+    known, _ = trust((group, previous, following), net.reconstruct(group, previous, following, NOISE), NOISE, net)
     rng, counts = np.random.default_rng(1), (3 * ratio_of(card), *group.coding.shape)
     noise = [fold(part, group.coding) for part in np.split(rng.poisson(rng.uniform(0, 40, counts)), 3)]
-    unknown = chi2(noise[1], net.reconstruct(noise[1], noise[0], noise[2], NOISE), NOISE)
+    three = noise[1], noise[0], noise[2]
+    unknown, _ = trust(three, net.reconstruct(*three, NOISE), NOISE, net)
     assert 0.5 < known < 1.3
     assert unknown > 2 * known

@@ -113,6 +113,13 @@ def test_a_hot_particle_is_seen_by_multislice(monkeypatch):
     assert np.abs(np.diff(movies.astype(np.float32), axis=1)).max() > 1e-3  # and move
 
 
+@pytest.mark.parametrize("shape", range(len(atoms.SHAPES)))
+def test_a_particle_that_lost_atoms_can_be_copied(shape):
+    whole = atoms.particle("Au", shape, np.random.default_rng(0))
+    left = whole[np.arange(len(whole)) % 10 > 0]
+    assert len(left.copy()) == len(left) < len(whole)
+
+
 def test_the_contact_sheet_shows_every_movie():
     sheet = samples.sheet(replace(POOL, frames=60, side=128), 1, 2)
     assert sheet.shape == (128 + samples.GAP, 10 * (128 + samples.GAP))

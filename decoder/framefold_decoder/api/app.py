@@ -14,7 +14,7 @@ from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.2.0"
+API_VERSION = "1.3.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"

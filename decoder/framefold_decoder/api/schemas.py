@@ -50,7 +50,7 @@ class LostFrames(BaseModel):
 
 
 class Chi2Summary(BaseModel):
-    """chi2 = mean((Y - sum C X)^2 / var(Y)) over the reconstructed snapshots; 1 when the frames explain the data."""
+    """chi2 of the reconstructed snapshots, see the quality table: 1 when the frames explain the data."""
 
     count: int = Field(description="Snapshots with a chi2.")
     mean: float = Field(description="Mean of their chi2.")
@@ -120,7 +120,12 @@ class GroupQuality(BaseModel):
     frames: int = Field(description="How many frames it covers; audit: how many it holds, the snapshot after it covers them.")
     timestamp_ns: int | None = Field(description="When its first frame reached the encoder, ns since 1970; null for a gap.")
     snapshot: int | None = Field(description="Its snapshot number; null when it holds none.")
-    chi2: float | None = Field(description="mean((Y - sum C X)^2 / var(Y)), 1 is ideal; null when not decoded.")
+    step_sigma: float = Field(description="Width of the bins its snapshot was coded in, over its noise; 0: exact.")
+    chi2: float | None = Field(
+        description="mean((Y - sum C X)^2 / var(Y)) over 1 - followed: 1 is ideal, above 1 the frames do not explain the "
+        "snapshot; null when not decoded."
+    )
+    followed: float | None = Field(description="Share of the snapshot's noise that the frames follow, 0 to 1.")
     model: str | None = Field(description="What reconstructed it; null when not decoded.")
     psnr: float | None = Field(
         description="dB, against its audit frames, noise taken out: 10 log10(peak^2 / error) at pixels its masks hid, the peak "

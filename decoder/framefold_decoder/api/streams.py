@@ -156,6 +156,7 @@ def _quality(group: Group) -> GroupQuality:
         frames=group.frames,
         timestamp_ns=None if group.kind is Kind.GAP else group.timestamp_ns,
         snapshot=group.index if group.kind is Kind.SNAPSHOT else None,
+        step_sigma=group.step_sigma,
         model=group.provenance.model if group.provenance else None,
         made_by=MadeBy.model_validate(group.provenance) if group.provenance else None,
         **measures,

@@ -29,6 +29,10 @@ class FoldedGroup:
             found = f"{self.snapshot.dtype} {self.snapshot.shape}"
             raise InputError(f"snapshot is {found}, expected unsigned integers {self.coding.shape} as the masks are")
 
+    def window(self, rows: slice, columns: slice) -> FoldedGroup:
+        """A part of it that begins at a 64x64 block."""
+        return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns))
+
     def exposure(self) -> npt.NDArray[np.uint16]:
         """Ones per pixel, (H, W)."""
         return self.coding.exposure()

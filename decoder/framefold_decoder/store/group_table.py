@@ -48,6 +48,8 @@ class Group:
     """When its first frame reached the encoder, nanoseconds since 1970; 0 for a gap."""
     index: int
     """Its row in `snapshots`, or its first row in `raw` or `audit`; -1 for a gap."""
+    step_sigma: float = 0.0
+    """How wide the bins are that a snapshot was coded in, in standard deviations of its noise; 0: exact."""
     quality: Quality | None = None
     """Of its reconstruction; None until then."""
     provenance: Provenance | None = None
@@ -70,6 +72,7 @@ _COLUMNS: dict[str, tuple[str, int | float]] = {
     "frames": ("int64", 0),
     "timestamp_ns": ("int64", 0),
     "index": ("int64", -1),
+    "step_sigma": ("float64", 0),
     "kind": ("uint8", _NOT_STORED),  # written last: a row with a kind is whole
 }
 _MEASURES = [measure.name for measure in fields(Quality)]
@@ -111,12 +114,12 @@ class GroupTable:
         return self._count
 
     def __getitem__(self, position: int) -> Group:
-        first_frame, frames, timestamp_ns, index, kind, *measures, number = self._rows[position].item()
+        first_frame, frames, timestamp_ns, index, step_sigma, kind, *measures, number = self._rows[position].item()
         quality = provenance = None
         if number >= 0:
             quality = Quality(*(float(measure) if np.isfinite(measure) else None for measure in measures))
             provenance = self._provenances[number]
-        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, quality, provenance)
+        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, step_sigma, quality, provenance)
 
     def measures(self, name: str) -> npt.NDArray[np.float64]:
         """One of `Quality`'s fields for every row, NaN where there is none."""

@@ -25,7 +25,7 @@ class Quality:
     """How well a snapshot was reconstructed, and the noise of one frame's pixel it was judged with. None: not known."""
 
     chi2: float | None
-    """mean((Y - sum C X)^2 / var(Y))."""
+    """mean((Y - sum C X)^2 / var(Y)) over 1 - `followed`."""
     gain: float | None = None
     """Counts per electron."""
     offset: float | None = None
@@ -40,3 +40,5 @@ class Quality:
     """What it is at most, one standard error up; None when the error is too small to be told from none."""
     ssim: float | None = None
     """Structural similarity, likewise."""
+    followed: float | None = None
+    """Share of the snapshot's noise that its frames follow: what is missing from the plain mean squared deviation."""
