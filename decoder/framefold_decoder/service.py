@@ -120,7 +120,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _http_server(app: object, settings: DecoderSettings) -> uvicorn.Server:
-    """A server that runs until SIGINT or SIGTERM, which mean nothing else from now on: uvicorn repeats them when it has ended."""
+    """A server that ends at SIGINT or SIGTERM, which mean nothing else from now on: uvicorn repeats them when it has ended."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=PatientProtocol,

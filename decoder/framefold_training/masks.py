@@ -42,8 +42,8 @@ class MaskMix:
         Family("ones", 1.0),
         Family("one-hot", 0.25),
     )
-    shares: tuple[float, ...] = (0.6, 0.15, 0.1, 0.15)
-    mixed: float = 0.3
+    shares: tuple[float, ...] = (0.5, 0.2, 0.2, 0.1)
+    mixed: float = 0.4
     """Share of the samples with a block map of all families."""
     random: float = 0.05
     """Share of the samples with independent random bits of density 0.25."""

@@ -30,11 +30,11 @@ QUIETEST = 0.03
 class NetSpec:
     """The size of a net. The checkpoint holds it, so that a net can be built again."""
 
-    modes: int = 12
+    modes: int = 16
     """K, temporal cosines."""
-    stages: int = 2
+    stages: int = 3
     widths: tuple[int, int, int] = (48, 96, 96)
-    """Channels at a half, a quarter and an eighth of the resolution; 4 K at a half can correct every coefficient."""
+    """Channels at a half, a quarter and an eighth of the resolution."""
     blocks: tuple[int, int, int] = (1, 1, 1)
     """Residual blocks there, at the half after coming up."""
     halo: int = 24
