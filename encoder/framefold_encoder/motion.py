@@ -19,6 +19,8 @@ PARTS = SMALLEST_RATIO
 """Of a group: halves would not see what swings back within it."""
 ROW_STEP = 32
 """One row in so many: a thirty-second of the fold's reads, and 128 pixels of each block."""
+BYTES_PER_THREAD = 2_000_000
+"""Of pixels looked at: with less to do, a second thread takes longer to begin than it saves."""
 
 FREE_ORDER = {"reassoc", "contract", "nsz"}
 """Sums of floats in whatever order is fastest: several at a time. It took a quarter to a half off the whole."""
@@ -38,7 +40,8 @@ def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
     native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
     ones = np.full(WORD, np.iinfo(native.dtype).max, native.dtype)
-    in_bands(_motion, (native, counts_per_electron, ones, np.zeros(1, kind), found), len(found), threads)
+    useful = max(1, min(threads, native.nbytes // ROW_STEP // BYTES_PER_THREAD))
+    in_bands(_motion, (native, counts_per_electron, ones, np.zeros(1, kind), found), len(found), useful)
     return found
 
 
