@@ -1,0 +1,197 @@
+"""Which masks for the net that ships: every family alone, and content-adaptive exposure, at equal wire bytes.
+
+    python benchmarks/families.py [--doses 5,20,100] [--size 192] [--json PATH]
+
+More ones in the masks bring more electrons and cost bytes: their shot noise must be sent. So every contender gets the smallest
+B at which its snapshots take no more bytes per frame than the reference's (balanced, density 1/4, B = 20), lossless and at
+half a sigma both; the group that is scored has the same frame in its middle, and neighbours, as in a stream. `other tiles
+beside` is the reference with masks in the neighbouring groups that expose a pixel in other frames than its own: whether a net
+gains from neighbours that complement each other.
+
+One net reconstructs all of it, for it takes any family; a net trained for each alone is `mask_study.py`'s. Clips and scores are
+those of `quality.py`. Prints a card and, as the last line, one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bandwidth_parts.card import table
+from bandwidth_parts.machine import description
+from framefold_decoder.quality import psnr
+from framefold_decoder.reconstruct.registry import Registry
+from framefold_encoder.exposure import choose_families
+from framefold_encoder.motion import motion
+from framefold_encoder.settings import EncoderSettings
+from framefold_protocol.anscombe import VarianceStabilised
+from framefold_protocol.errors import FramefoldError
+from framefold_protocol.masks import MaskSpec, derive_masks
+from quality_parts.cells import NOISE
+from quality_parts.clips import BUILT_IN, Clip, load
+from quality_parts.folding import Folded, fold
+
+RATIOS = (4, 32)
+REFERENCE = 20
+CODERS = {"lossless": None, "half-sigma": VarianceStabilised(gain=1.0, step=0.5)}
+Counts = npt.NDArray[np.unsignedinteger]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How groups are folded."""
+
+    name: str
+    specs: tuple[MaskSpec, ...]
+    """Of any B. Several: the block map chooses."""
+    beside: MaskSpec | None = None
+    """Of the neighbours, where it is another."""
+
+
+def contenders() -> list[Contender]:
+    """The reference first."""
+    plain = MaskSpec()
+    single = [plain, MaskSpec(density=0.5), MaskSpec("ones"), MaskSpec("one-hot"), MaskSpec("random")]
+    names = ["balanced 0.25", "balanced 0.5", "ones", "one-hot", "random 0.25"]
+    adaptive = EncoderSettings(adaptive=True).families
+    return [
+        *(Contender(name, (spec,)) for name, spec in zip(names, single, strict=True)),
+        Contender("adaptive", adaptive),
+        Contender("other tiles beside", (plain,), MaskSpec(seed=1)),
+    ]
+
+
+def folded(counts: Counts, one: Contender, coder: VarianceStabilised | None) -> Folded:
+    """Three groups; their bytes are those of the middle one."""
+    ratio, shape = len(counts) // 3, (counts.shape[1], counts.shape[2])
+    families = [derive_masks(spec.with_ratio(ratio), shape) for spec in one.specs]
+    groups = np.split(counts, 3)
+    below = EncoderSettings().still_below
+    maps = [choose_families(motion(group), below) for group in groups] if len(families) > 1 else None
+    middle = fold(groups[1], families, coder, None if maps is None else maps[1:2])
+    around = families if one.beside is None else [derive_masks(one.beside.with_ratio(ratio), shape)]
+    before, after = (fold(groups[k], around, coder, None if maps is None else maps[k : k + 1]).groups for k in (0, 2))
+    return replace(middle, groups=[*before, *middle.groups, *after])
+
+
+def around_middle(frames: npt.NDArray[Any], ratio: int) -> npt.NDArray[Any]:
+    """Three groups, of which the second has the clip's middle frame in its middle."""
+    first = len(frames) // 2 - (3 * ratio) // 2
+    return frames[first : first + 3 * ratio]
+
+
+def at_bytes(fold_at: Callable[[int], Folded], allowed: float) -> tuple[int, Folded]:
+    """The smallest B whose snapshot takes at most `allowed` bytes per frame, and its groups; the largest B if none does."""
+    low, high = RATIOS
+    while low < high:
+        middle = (low + high) // 2
+        if fold_at(middle).sent_bytes / middle <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return low, fold_at(low)
+
+
+def measure(clip: Clip, dose: float, registry: Registry) -> list[Row]:
+    """A row a coder and contender."""
+    expected, counts = clip.take(dose)
+    peak, rows = float(expected.max()), list[Row]()
+    for coder, quantisation in CODERS.items():
+        allowed = 0.0
+        for one in contenders():
+
+            def fold_at(ratio: int, one: Contender = one, quantisation: VarianceStabilised | None = quantisation) -> Folded:
+                return folded(around_middle(counts, ratio), one, quantisation)
+
+            same = one.beside is not None or not allowed
+            ratio, groups = (REFERENCE, fold_at(REFERENCE)) if same else at_bytes(fold_at, allowed)
+            allowed = allowed or groups.sent_bytes / ratio * 1.005
+            before, group, after = groups.groups
+            net = registry.choose("auto", group.coding)
+            frames = net.reconstruct(group, before, after, NOISE)
+            truth = around_middle(expected, ratio)[ratio : 2 * ratio]
+            told = {"clip": clip.name, "dose": dose, "coder": coder, "masks": one.name, "ratio": ratio, "model": net.name}
+            bits = 8 * groups.sent_bytes / ratio / frames[0].size
+            rows.append({**told, "bits_per_pixel": bits, "psnr": psnr(frames, truth, peak)})
+    return rows
+
+
+def gains(rows: Sequence[Row]) -> list[Row]:
+    """Per clip and coder, means over doses: the single family that is best there, and what adaptive exposure adds to it."""
+    found = []
+    for clip, coder in dict.fromkeys((row["clip"], row["coder"]) for row in rows):
+        mine = [row for row in rows if (row["clip"], row["coder"]) == (clip, coder)]
+        means = {name: mean(row["psnr"] for row in mine if row["masks"] == name) for name in {row["masks"] for row in mine}}
+        adaptive, plain = means.pop("adaptive"), contenders()[0].name
+        beside = means.pop("other tiles beside") - means[plain]
+        best = max(means, key=lambda name: means[name])
+        over = {"over_best": adaptive - means[best], "over_plain": adaptive - means[plain], "other_tiles": beside}
+        found.append({"clip": clip, "coder": coder, "best": best, **over})
+    return found
+
+
+def card(rows: Sequence[Row], gained: Sequence[Row]) -> str:
+    """PSNR by clip and dose with each contender's B, then the gains."""
+    names = [one.name for one in contenders()]
+    lines = []
+    for key in dict.fromkeys((row["clip"], row["dose"], row["coder"]) for row in rows):
+        mine = {row["masks"]: row for row in rows if (row["clip"], row["dose"], row["coder"]) == key}
+        cells = [f"{mine[name]['psnr']:.2f} ({mine[name]['ratio']})" for name in names]
+        lines.append([key[0], key[2], f"{key[1]:g}", f"{mine[names[0]]['bits_per_pixel']:.3f}", *cells])
+    summary = [
+        [one["clip"], one["coder"], one["best"], *(f"{one[name]:+.2f}" for name in ("over_best", "over_plain", "other_tiles"))]
+        for one in gained
+    ]
+    head = ["clip", "coder", "best single family", "adaptive over it", "over the default", "other tiles beside"]
+    return "\n\n".join(
+        [
+            "PSNR in dB (B) at equal bytes\n" + table(["clip", "coder", "e-/px", "bits/px", *names], lines, left=2),
+            "Means over doses, dB\n" + table(head, summary, left=3),
+        ]
+    )
+
+
+def main() -> int:
+    """Run the benchmark; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Mask families and adaptive exposure at equal bytes, by the net that ships.")
+    parser.add_argument("--clips", nargs="*", default=[], help=f"of {', '.join(BUILT_IN)}, and paths of clean recordings")
+    parser.add_argument("--doses", default="5,20,100", help="e-/px and frame")
+    parser.add_argument("--size", type=int, default=192, help="side of the clips in pixels")
+    parser.add_argument("--json", type=Path, help="write the JSON document here too")
+    given = parser.parse_args()
+    recordings = os.environ.get("FRAMEFOLD_EVALUATION_DATA")
+    recorded = [str(Path(recordings) / "em" / "twip_8um.tif")] if recordings else []
+    rows: list[Row] = []
+    try:
+        registry = Registry(None, provider="cpu")
+        for name in given.clips or [*BUILT_IN, *recorded]:
+            clip = load(name, 3 * RATIOS[1], given.size)
+            for dose in map(float, given.doses.split(",")):
+                print(f"{clip.name}, {dose:g} e-/px", file=sys.stderr)
+                rows += measure(clip, dose, registry)
+    except FramefoldError as error:
+        print(f"families: {error}", file=sys.stderr)
+        return 2
+    gained = gains(rows)
+    print(card(rows, gained))
+    command = " ".join(["python benchmarks/families.py", *sys.argv[1:]])
+    document = {"command": command, "machine": description(), "rows": rows, "gains": gained}
+    if given.json:
+        given.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
