@@ -118,11 +118,13 @@ def test_an_interrupted_encoder_sends_what_it_has_and_ends_the_stream(tmp_path):
     assert stream["frames"] == finished.json["frames"] >= 40
 
 
-def test_an_encoder_interrupted_while_the_decoder_is_away_says_what_is_missing():
-    encoder = start("framefold-encoder", "run", "sim:?shape=64x64&frames=60&rate=0", "--to", f"tcp://127.0.0.1:{free_port()}")
-    time.sleep(6)
+def test_an_encoder_interrupted_while_the_decoder_is_away_says_what_is_missing(tmp_path):
+    (tmp_path / "encoder.toml").write_text("silence_s = 0.5\nlinger_s = 0.5\n")
+    options = ("--to", f"tcp://127.0.0.1:{free_port()}", "--config", tmp_path / "encoder.toml")
+    encoder = start("framefold-encoder", "run", "sim:?shape=64x64&frames=60&rate=0", *options)
+    while "does not answer" not in encoder.stderr.readline():
+        assert encoder.poll() is None
     encoder.send_signal(signal.SIGINT)
-    encoder.send_signal(signal.SIGCONT)
     finished = finish(encoder)
     assert finished.status == 130
     assert not finished.json["complete"]
