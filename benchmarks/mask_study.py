@@ -1,14 +1,14 @@
 """Which masks: a decoder trained briefly for each, on equal terms, compared at equal wire bytes on still, slow and fast scenes.
 
-    python benchmarks/mask_study.py --minutes 3 [--device cuda] [--runs training-runs/masks] [--json PATH]
+    python benchmarks/mask_study.py --steps 1500 [--device cuda] [--runs training-runs/masks] [--json PATH]
 
 A mask costs bytes as well as quality: the more frames it lets into a snapshot, the more shot noise must be sent, and random
 bits send their own exposure too. So every mask gets the B at which its snapshots, packed as the encoder packs them, cost as
 many bytes per frame as the reference (balanced, density 1/4, B = 20), at the dose of `--bytes-dose`; the wire ratios at the
-other doses are printed. All nets are of one tier, see the same movies, and train for the same time from the same seed. The
-period of the tile is then varied for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak
-= its largest value; still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at
-its defaults.
+other doses are printed. All nets are of one tier, see the same movies, and train for the same number of steps from the same
+seed. The period of the tile is then varied for the reference's net alone: nets see masks as an input. PSNR against the clean
+clip, peak = its largest value; still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual
+microscope at its defaults.
 Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped.
 """
 
@@ -58,7 +58,7 @@ Counts = npt.NDArray[np.unsignedinteger]
 class Terms:
     """What all nets of a study share."""
 
-    minutes: float
+    steps: int
     device: str
     workers: int
     batch: int
@@ -98,8 +98,8 @@ def train_for(spec: MaskSpec, terms: Terms, run: Path) -> None:
     family = Family(spec.kind, spec.density)
     mix = MaskMix((family,), (1.0,), mixed=0.0, random=float(spec.kind == "random"))
     data = DataSpec((spec.ratio,), batch=terms.batch, seed=terms.seed, masks=mix, pool=PoolSpec(seed=terms.seed))
-    budget = {"minutes": terms.minutes, "device": terms.device, "workers": terms.workers}
-    train(TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget), run)  # type: ignore[arg-type]
+    budget: dict[str, Any] = {"steps": terms.steps, "device": terms.device, "workers": terms.workers}
+    train(TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget), run)
 
 
 def measure(spec: MaskSpec, run: Path, size: int, scenes: int) -> list[Row]:
@@ -135,7 +135,7 @@ def print_card(rows: list[Row]) -> None:
 def main() -> int:
     """Run the study; returns its exit status."""
     parser = argparse.ArgumentParser(description="Masks compared at equal wire bytes, each with a decoder of its own.")
-    parser.add_argument("--minutes", type=float, default=3.0, help="training time of each net")
+    parser.add_argument("--steps", type=int, default=1500, help="of the training of each net")
     parser.add_argument("--tier", default="fast", choices=sorted(TIERS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
@@ -147,7 +147,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("training-runs/masks"), help="folder of the nets")
     parser.add_argument("--json", type=Path, help="write the JSON document here too")
     given = parser.parse_args()
-    terms = Terms(given.minutes, given.device, given.workers, given.batch, given.tier)
+    terms = Terms(given.steps, given.device, given.workers, given.batch, given.tier)
     rows: list[Row] = []
     for candidate in CANDIDATES[: given.masks]:
         spec = at_equal_bytes(candidate, given.bytes_dose)

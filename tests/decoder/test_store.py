@@ -234,7 +234,7 @@ def test_attributes_describe_the_stream(tmp_path):
     assert image["datasets"] == [{"path": "frames", "coordinateTransformations": scale}]
     assert json.loads((store.path / "frames/zarr.json").read_text())["dimension_names"] == ["t", "y", "x"]
     ours = attributes["framefold"]
-    assert (ours["version"], ours["complete"], ours["positions"], ours["frames"]) == (2, True, 2, 6)
+    assert (ours["version"], ours["complete"], ours["positions"], ours["frames"]) == (3, True, 2, 6)
     assert ours["gaps"] == [{"position": 1, "first_frame": 4, "frames": 2, "reason": "link down"}]
     assert StreamStore(store.path).metadata == example.metadata
 
@@ -365,8 +365,8 @@ def test_what_is_no_store_is_named_with_a_hint(tmp_path):
 def test_a_newer_format_is_refused(tmp_path):
     store = stored(tmp_path, Example(make_metadata()))
     group = zarr.open_group(store.path)
-    group.attrs["framefold"] = group.attrs["framefold"] | {"version": 3}
-    with pytest.raises(StoreError, match="format version 3, expected 2"):
+    group.attrs["framefold"] = group.attrs["framefold"] | {"version": 4}
+    with pytest.raises(StoreError, match="format version 4, expected 3"):
         StreamStore(store.path)
 
 

@@ -29,7 +29,7 @@ from framefold_protocol.durable import PARTIAL, disk_errors, sync_folder, unfini
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import StreamMetadata
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Counts up when older readers would misread a store."""
 
 

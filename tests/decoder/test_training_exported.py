@@ -1,0 +1,75 @@
+"""Training and fine-tuning go on from a model that was exported, such as the one that ships, as they do from a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from training_examples import NET, SPEC, some_batch
+
+from framefold_decoder.reconstruct.registry import PACKAGED
+from framefold_protocol.errors import ModelError
+from framefold_protocol.model import ModelCard
+from framefold_training.checkpoint import load_net, read_checkpoint
+from framefold_training.evaluate import of_file, of_net
+from framefold_training.export import export
+from framefold_training.exported import read_start
+from framefold_training.tiers import build, recall
+from framefold_training.train import train
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    train(SPEC, folder / "run")
+    export(folder / "run", folder / "first", scored=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["run", "first.onnx"])
+def test_a_run_begins_with_its_weights_and_its_card_says_so(exported, tmp_path, name):
+    train(replace(SPEC, steps=1, rate=0.0), tmp_path / "run", exported / name)
+    first, second = load_net(exported / "run"), load_net(tmp_path / "run")
+    for mine, theirs in zip(second.parameters(), first.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    start = export(tmp_path / "run", tmp_path / "second", scored=False).training["start"]
+    assert (start["name"], start["steps"]) == (name.removesuffix(".onnx"), SPEC.steps)
+    if name == "first.onnx":
+        assert start["sha256"] == ModelCard.read(exported / "first.json").sha256
+        train(replace(SPEC, steps=1), tmp_path / "third", tmp_path / "second.onnx")
+        assert read_checkpoint(tmp_path / "third").progress["start"]["start"] == start
+
+
+def test_a_resumed_run_does_not_begin_anew(exported, tmp_path):
+    train(replace(SPEC, steps=1), tmp_path)
+    before = read_checkpoint(tmp_path).weights
+    train(replace(SPEC, steps=1), tmp_path, exported / "first.onnx")
+    after = read_checkpoint(tmp_path)
+    assert "start" not in after.progress
+    assert all(torch.equal(one, after.weights[name]) for name, one in before.items())
+
+
+def test_a_net_of_another_size_is_refused(exported, tmp_path):
+    with pytest.raises(ModelError, match=r"first\.onnx is .*expected"):
+        train(replace(SPEC, net=replace(NET, widths=(8, 8, 16))), tmp_path, exported / "first.onnx")
+
+
+@pytest.mark.parametrize("name", ["absent.onnx", "torn.onnx", "cardless.onnx"])
+def test_what_is_no_model_is_named(exported, tmp_path, name):
+    if name == "torn.onnx":
+        (tmp_path / name).write_bytes(b"torn")
+        (tmp_path / "torn.json").write_bytes((exported / "first.json").read_bytes())
+    if name == "cardless.onnx":
+        (tmp_path / name).write_bytes((exported / "first.onnx").read_bytes())
+    with pytest.raises(ModelError, match=name):
+        read_start(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGED.glob("*.onnx")), ids=lambda path: path.stem)
+def test_what_ships_can_be_gone_on_from(path):
+    state = read_start(path)
+    net = build(recall(state.progress["spec"]["net"]))
+    net.load_state_dict(state.weights)
+    batch = some_batch(count=1)
+    assert torch.allclose(of_net(net.eval())(batch), of_file(path)(batch), atol=1e-3)
