@@ -5,10 +5,10 @@
 A mask costs bytes as well as quality: the more frames it lets into a snapshot, the more shot noise must be sent, and random
 bits send their own exposure too. So every mask gets the B at which its snapshots, packed as the encoder packs them, cost as
 many bytes per frame as the reference (balanced, density 1/4, B = 20), at the dose of `--bytes-dose`; the wire ratios at the
-other doses are printed. All nets are of one tier, see the same movies, and train for the same number of steps from the same
-seed. The period of the tile is then varied for the reference's net alone: nets see masks as an input. PSNR against the clean
-clip, peak = its largest value; still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual
-microscope at its defaults.
+other doses are printed. A learned tile (`framefold_training.learned_tile`) has as many ones as the reference. All nets are of
+one tier, see the same movies, and train for the same number of steps from the same seed. The period of the tile is then varied
+for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak = its largest value; still, slow,
+fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at its defaults.
 Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped.
 """
 
@@ -33,11 +33,14 @@ from framefold_simulator import Movie, MovieSpec
 from framefold_training.checkpoint import load_net
 from framefold_training.data import DataSpec
 from framefold_training.evaluate import DOSES, clips, of_net, score, summary
+from framefold_training.learned_tile import TILE, learn_tile
 from framefold_training.masks import Family, MaskMix
 from framefold_training.pool import PoolSpec
 from framefold_training.tiers import TIERS
 from framefold_training.train import TrainSpec, train
 
+LEARNED_PERIOD = 16
+"""Pixels: a tile whose every bit is seen often."""
 REFERENCE = MaskSpec("balanced", 20, 0.25)
 CANDIDATES = (
     REFERENCE,
@@ -46,6 +49,7 @@ CANDIDATES = (
     MaskSpec("random", 20, 0.25),
     MaskSpec("one-hot", 20),
     MaskSpec("ones", 20),
+    MaskSpec("file", 20, 0.25, LEARNED_PERIOD, file=TILE),
 )
 PERIODS = (8, 16, 0)
 """Besides 64; 0: no repetition."""
@@ -66,10 +70,10 @@ class Terms:
     seed: int = 0
 
 
-def bytes_per_frame(spec: MaskSpec, dose: float) -> float:
+def bytes_per_frame(spec: MaskSpec, dose: float, masks_in: Path | None = None) -> float:
     """Packed bytes of one snapshot of the simulated test movie, over its frames."""
     counts = _counts(dose)[: spec.ratio]
-    snapshot = Folder((derive_masks(spec, counts.shape[1:]),), counts.dtype).fold(counts)
+    snapshot = Folder((derive_masks(spec, counts.shape[1:], masks_in),), counts.dtype).fold(counts)
     return len(payload.pack(snapshot).payload) / spec.ratio
 
 
@@ -88,6 +92,8 @@ def at_equal_bytes(spec: MaskSpec, dose: float) -> MaskSpec:
 
 def title(spec: MaskSpec) -> str:
     """How a mask is called in the table."""
+    if spec.kind == "file":
+        return f"learned {spec.density:g}"
     density = f" {spec.density:g}" if spec.kind in ("balanced", "random") else ""
     period = "" if spec.period == 64 else f" period {spec.period}"
     return f"{spec.kind}{density}{period}"
@@ -99,14 +105,18 @@ def train_for(spec: MaskSpec, terms: Terms, run: Path) -> None:
     mix = MaskMix((family,), (1.0,), mixed=0.0, random=float(spec.kind == "random"))
     data = DataSpec((spec.ratio,), batch=terms.batch, seed=terms.seed, masks=mix, pool=PoolSpec(seed=terms.seed))
     budget: dict[str, Any] = {"steps": terms.steps, "device": terms.device, "workers": terms.workers}
-    train(TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget), run)
+    training = TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget)
+    if spec.kind != "file":
+        train(training, run)
+    elif not (run / TILE).exists():
+        learn_tile(training, run, spec.ones_per_pixel, spec.period)
 
 
 def measure(spec: MaskSpec, run: Path, size: int, scenes: int) -> list[Row]:
     """Rows of the net in the folder `run` on every kind of scene and dose."""
     net = of_net(load_net(run))
-    scores = [row for name, clip in clips(spec.ratio, size, 2, scenes) for row in score(net, name, clip, spec)]
-    wire = {dose: 512 * 512 * (1 if dose < 64 else 2) / bytes_per_frame(spec, dose) for dose in DOSES}
+    scores = [row for name, clip in clips(spec.ratio, size, 2, scenes) for row in score(net, name, clip, spec, masks_in=run)]
+    wire = {dose: 512 * 512 * (1 if dose < 64 else 2) / bytes_per_frame(spec, dose, run) for dose in DOSES}
     return [
         {
             "mask": title(spec),
@@ -150,7 +160,9 @@ def main() -> int:
     terms = Terms(given.steps, given.device, given.workers, given.batch, given.tier)
     rows: list[Row] = []
     for candidate in CANDIDATES[: given.masks]:
-        spec = at_equal_bytes(candidate, given.bytes_dose)
+        spec = (
+            candidate if candidate.kind == "file" else at_equal_bytes(candidate, given.bytes_dose)
+        )  # as many ones as the first
         run = given.runs / f"{title(spec).replace(' ', '-')}-b{spec.ratio}"
         train_for(spec, terms, run)
         rows += measure(spec, run, given.size, given.scenes)

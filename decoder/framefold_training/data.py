@@ -83,17 +83,22 @@ def fold(clips: Tensor, masks: Tensor, exposures: Tensor, dice: Dice, read_noise
     own = masks.sum(1)
     sums = torch.stack([(group * masks).sum(1) for group in groups.unbind(1)], 1)
     sums = torch.where(exposures == own[:, None], sums, groups.mean(2) * exposures)
-    snapshots = torch.poisson(sums, generator=dice.noise)
+    snapshots = torch.poisson(sums.detach(), generator=dice.noise)
+    if sums.requires_grad:  # masks are learned: the noise counts as if it came from elsewhere
+        snapshots = sums + (snapshots - sums).detach()
     grain = torch.randn(snapshots.shape, generator=dice.noise, device=dice.device)
-    snapshots += read_noise[:, None, None, None] * exposures.sqrt() * grain
+    snapshots = snapshots + read_noise[:, None, None, None] * exposures.detach().sqrt() * grain
     level = (snapshots[:, 1].sum((1, 2)) / own.sum((1, 2)).clamp(min=1)).clamp(min=1e-3) * level_factor
     scale = level[:, None, None, None]
     noise = (level + read_noise**2) / level**2  # as `framefold_protocol.model.relative_noise`
     return Batch(snapshots / scale, exposures, masks, noise, groups[:, 1] / scale)
 
 
-def make_batch(spec: DataSpec, movies: Tensor, step: int) -> Batch:
-    """Batch number `step` from `movies` (slots, frames, side, side), on their device."""
+def make_batch(spec: DataSpec, movies: Tensor, step: int, tile: Tensor | None = None) -> Batch:
+    """Batch number `step` from `movies` (slots, frames, side, side), on their device.
+
+    `tile` (B, h, w), repeated, takes the place of the spec's masks, and may be one that is learned.
+    """
     dice, n = Dice(movies.device, spec.seed, step), spec.batch
     ratio = _ratio(spec.ratios, dice)
     luck = dice.shares(6, n).to(dice.device)
@@ -101,7 +106,7 @@ def make_batch(spec: DataSpec, movies: Tensor, step: int) -> Batch:
     dose = _log_uniform(luck[0], DOSE_RANGE)
     clips *= (dose / clips.mean((1, 2, 3)))[:, None, None, None]
     read_noise = _log_uniform(luck[1], READ_NOISE_RANGE) * (luck[2] < INTEGRATING_SHARE)
-    masks, exposures = draw(spec.masks, n, ratio, spec.size, dice)
+    masks, exposures = draw(spec.masks, n, ratio, spec.size, dice) if tile is None else _tiled(tile, n, spec.size)
     batch = fold(clips, masks, exposures, dice, read_noise, torch.exp(1.4 * luck[3] - 0.7))
     for neighbour, missing in ((0, luck[4] < STREAM_END_SHARE), (2, luck[5] < STREAM_END_SHARE)):
         for images in (batch.snapshots, batch.exposures):
@@ -114,6 +119,13 @@ def _ratio(ratios: tuple[int, ...], dice: Dice) -> int:
     kind, which = dice.shares(2).tolist()
     choices = ratios[:1] if kind < 0.5 else ratios[:3] if kind < 0.75 else ratios
     return choices[int(which * len(choices))]
+
+
+def _tiled(tile: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Masks (n, B, size, size) and exposures (n, 3, size, size) of three groups with the same tile."""
+    down, across = (-(-size // side) for side in tile.shape[1:])
+    masks = tile.repeat(1, down, across)[None, :, :size, :size].expand(count, -1, -1, -1)
+    return masks, masks.sum(1, keepdim=True).detach().round().repeat(1, 3, 1, 1)
 
 
 def _log_uniform(luck: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -71,19 +71,28 @@ def clips(ratio: int, size: int, simulator_seeds: int, scenes: int) -> Iterator[
             yield f"{pace} scene {seed}", clip / clip.mean()
 
 
-def folded(clip: Array, spec: MaskSpec, seed: int) -> Batch:
-    """A clean clip (3 B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one."""
-    masks = torch.from_numpy(derive_masks(spec, (clip.shape[1], clip.shape[2])).window().astype(np.float32))[None]
+def folded(clip: Array, spec: MaskSpec, seed: int, masks_in: Path | None = None) -> Batch:
+    """A clean clip (3 B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one.
+
+    `masks_in` is the folder of a mask file."""
+    masks = torch.from_numpy(derive_masks(spec, (clip.shape[1], clip.shape[2]), masks_in).window().astype(np.float32))[None]
     exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     dice = Dice(torch.device("cpu"), seed)
     return fold(torch.from_numpy(clip)[None], masks, exposures, dice, torch.zeros(1), torch.ones(1))
 
 
-def score(reconstruct: Reconstruct, name: str, clip: Array, spec: MaskSpec, doses: tuple[float, ...] = DOSES) -> list[Score]:
+def score(
+    reconstruct: Reconstruct,
+    name: str,
+    clip: Array,
+    spec: MaskSpec,
+    doses: tuple[float, ...] = DOSES,
+    masks_in: Path | None = None,
+) -> list[Score]:
     """The net and the plain mean on one clip, folded by the masks, at each dose."""
     rows = []
     for dose in doses:
-        batch = folded(clip * np.float32(dose), spec, round(dose))
+        batch = folded(clip * np.float32(dose), spec, round(dose), masks_in)
         counts = torch.poisson(batch.frames / batch.noise, generator=torch.Generator().manual_seed(0))
         mean = counts.mean(1, keepdim=True) * batch.noise
         rows.append(Score(name, spec.ratio, dose, "net", psnr(reconstruct(batch), batch.frames)))
