@@ -1,8 +1,8 @@
 """Masks that training chooses itself: a tile of bits, learned together with the net that decodes it, for the mask study.
 
-Notable: a pixel is exposed in the k frames with the largest scores. Backwards that choice counts as a soft one (a straight-through
-estimator: Bengio, Léonard & Courville, arXiv 1308.3432, 2013), and the snapshot's noise as if it did not depend on the masks.
-The scores are learned in the first two thirds of the steps; the net then has the rest to get used to the tile.
+Notable: a pixel is exposed in the k frames with the largest scores. Backwards that choice counts as a soft one (a straight-
+through estimator: Bengio, Léonard & Courville, arXiv 1308.3432, 2013), and the snapshot's noise as if it did not depend on the
+masks. The scores are learned in the first two thirds of the steps; the net then has the rest to get used to the tile.
 """
 
 from __future__ import annotations
