@@ -43,8 +43,8 @@ FIRST_MOVIE = 10_000_000
 SIDE = 3 * BLOCK
 RATIOS = (10, 20, 30)
 DOSES = (3.0, 200.0)
-GRID = np.concatenate([[-np.inf], np.geomspace(0.1, 3000, 91), [np.inf]])
-"""Thresholds that are tried."""
+GRID = np.concatenate([[-1e6], np.geomspace(0.1, 3000, 91), [1e6]])
+"""Thresholds that are tried; the first is under all motion, the last above all."""
 Floats = npt.NDArray[np.float64]
 
 

@@ -1,0 +1,47 @@
+"""The benchmarks of masks run from end to end, and compare what takes the same bytes. Their figures are not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def results(program, *options):
+    command = [sys.executable, f"benchmarks/{program}.py", *options]
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_no_family_takes_more_bytes_than_the_default(tmp_path):
+    found = results("families", "--clips", "still", "--doses", "20", "--size", "64", "--json", tmp_path / "families.json")
+    assert found == json.loads((tmp_path / "families.json").read_text())
+    for coder in ("lossless", "half-sigma"):
+        rows = {row["masks"]: row for row in found["rows"] if row["coder"] == coder}
+        default = rows.pop("balanced 0.25")
+        assert default["ratio"] == rows.pop("other tiles beside")["ratio"] == 20
+        assert rows.keys() == {"balanced 0.5", "ones", "one-hot", "random 0.25", "adaptive"}
+        assert all(row["bits_per_pixel"] <= 1.01 * default["bits_per_pixel"] for row in rows.values())
+        assert rows["ones"]["ratio"] > 20 > rows["one-hot"]["ratio"]
+        assert rows["ones"]["psnr"] > default["psnr"]  # nothing moves
+    assert {row["best"] for row in found["gains"]} == {"ones"}
+
+
+def test_thresholds_are_found_that_are_worth_something_on_what_did_not_choose_them(tmp_path):
+    found = results("policy", "--movies", "6", "--json", tmp_path / "policy.json")
+    gains = {row["policy"]: row["gain"] for row in found["rows"]}
+    assert gains["balanced 0.25"] == 0
+    assert max(gains.values()) == gains["the best for every block"] > 0
+    below = next(row["below"] for row in found["rows"] if row["policy"] == "one-hot, balanced 0.25, balanced 0.5, ones")
+    assert len(below) == 3
+    assert sorted(below, reverse=True) == below
+
+
+def test_a_clip_that_is_not_there_is_named():
+    command = [sys.executable, "benchmarks/families.py", "--clips", "absent.tif"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "absent.tif" in done.stderr
+    assert "Traceback" not in done.stderr
