@@ -5,8 +5,8 @@ Poisson counts, so the net is fed one heap, folded by the stream's own masks at 
 noise of that one averages out of the gradient (Noise2Noise by thinning). Read noise is taken to be small against an electron.
 The last audit group is kept apart: the net is exported only if it fits that better than before.
 
-    python -m framefold_training.finetune --stream ID --data framefold-data --run training-runs/fast --out training-runs/mine \\
-        --minutes 10 --export my-models/mine
+    python -m framefold_training.finetune --stream ID --data framefold-data --run decoder/framefold_decoder/models/fast.onnx \\
+        --out training-runs/mine --minutes 10 --export my-models/mine
     framefold-decoder decode ID --model mine        # with model_folder = "my-models"
 """
 

@@ -6,6 +6,7 @@ that is spent; a step that takes far longer than its neighbours (the process was
 again to resume; with --export the net is scored, exported and gets its card when the budget is spent:
 
     python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
+    python -m framefold_training.train --start decoder/framefold_decoder/models/fast.onnx --minutes 40 --out ...
     python -m framefold_training.train --tier best --minutes 25 --device cuda --batch 64 --workers 14 --slots 1024 --out ...
 
 On a CPU every thread learns from its own share of a batch: they wait for each other once a step, and not, as torch's threads
