@@ -9,7 +9,7 @@ other doses are printed. A learned tile (`framefold_training.learned_tile`) has 
 one tier, see the same movies, and train for the same number of steps from the same seed. The period of the tile is then varied
 for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak = its largest value; still, slow,
 fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at its defaults.
-Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped.
+Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped; a learned tile begins anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from framefold_encoder.folding import Folder
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_simulator import Movie, MovieSpec
-from framefold_training.checkpoint import load_net
+from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.data import DataSpec
 from framefold_training.evaluate import DOSES, clips, of_net, score, summary
 from framefold_training.learned_tile import TILE, learn_tile
@@ -108,7 +108,7 @@ def train_for(spec: MaskSpec, terms: Terms, run: Path) -> None:
     training = TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget)
     if spec.kind != "file":
         train(training, run)
-    elif not (run / TILE).exists():
+    elif not (run / TILE).exists() or read_checkpoint(run).progress["step"] < terms.steps:
         learn_tile(training, run, spec.ones_per_pixel, spec.period)
 
 

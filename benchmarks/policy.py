@@ -4,10 +4,10 @@
 
 Training's own movies (of numbers that no training reaches, so that the net has not seen them either) are folded at random
 doses and B by every family in turn; the net reconstructs each, and every block of 64x64 pixels tells its motion, by the
-statistic the encoder uses, and each family's error and bytes there. What a block costs is 10 log10(error) + 10 log10(bytes):
-one per cent more bytes must buy one per cent less error. The thresholds are those for which the blocks cost least on average,
-every family by turns; half of the movies choose them, the other half say what they are worth. No clip that quality is measured
-on is used.
+statistic the encoder uses, and each family's error there; bytes are those of the family's whole snapshots. What a block costs
+is 10 log10(error) + 10 log10(bytes): one per cent more bytes must buy one per cent less error. The thresholds are those for
+which the blocks cost least on average, every family by turns; half of the movies choose them, the other half say what they are
+worth. No clip that quality is measured on is used.
 Prints a card and, as the last line, one JSON document.
 """
 
@@ -69,7 +69,7 @@ class Blocks:
         return float(np.take_along_axis(self.cost[:, families], chosen[:, None].astype(int), 1).mean())
 
 
-def look(number: int, registry: Registry) -> Blocks:
+def look(number: int, registry: Registry, model: str) -> Blocks:
     """The blocks of one movie's group, with its neighbours, at a dose and B of its own."""
     rng = np.random.default_rng([number, 5])
     ratio, dose = int(rng.choice(RATIOS)), float(np.exp(rng.uniform(*np.log(DOSES))))
@@ -80,7 +80,7 @@ def look(number: int, registry: Registry) -> Blocks:
     for spec in FAMILIES:
         folded = fold(counts, [derive_masks(spec.with_ratio(ratio), (SIDE, SIDE))])
         before, group, after = folded.groups
-        net = registry.choose("auto", group.coding)
+        net = registry.choose(model, group.coding)
         error = (net.reconstruct(group, before, after, NOISE) - expected[ratio : 2 * ratio]) ** 2
         costs.append(10 * np.log10(_blocks(error).mean(axis=(0, 2, 4)) + 1e-9) + 10 * np.log10(folded.sent_bytes))
     moved = motion(counts[ratio : 2 * ratio])
@@ -127,13 +127,16 @@ def main() -> int:
     """Run the study; returns its exit status."""
     parser = argparse.ArgumentParser(description="Thresholds of content-adaptive exposure, tuned on training scenes.")
     parser.add_argument("--movies", type=int, default=200)
+    parser.add_argument("--model", default="auto", help="reconstruct with: auto, or a model's name")
+    parser.add_argument("--models", type=Path, help="folder of further models, NAME.onnx with NAME.json")
     parser.add_argument("--json", type=Path, help="write the JSON document here too")
     given = parser.parse_args()
     try:
-        registry = Registry(None, provider="cpu")
+        registry = Registry(given.models, provider="cpu")
+        registry.check(given.model)
         seen = []
         for number in range(given.movies):
-            seen.append(look(number, registry))
+            seen.append(look(number, registry, given.model))
             print(f"\r{number + 1} of {given.movies} movies", end="", file=sys.stderr)
     except FramefoldError as error:
         print(f"policy: {error}", file=sys.stderr)

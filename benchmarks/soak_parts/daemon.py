@@ -89,9 +89,9 @@ class Daemon:
             self._end()
 
     def stop(self) -> None:
-        """End it as a person would, once it has said something. Raises `SoakFailure` unless it ends well."""
+        """End a decoder as a person would, once it serves. Raises `SoakFailure` unless it ends well."""
         assert self._process is not None
-        self.wait_for("", STOP_S)  # before, Python itself is starting, and any signal is the end of it
+        self.wait_for("REST at", STOP_S)  # before, it is starting, and any signal is the end of it
         self._process.send_signal(signal.SIGINT)
         self.wait(STOP_S)
         if self.status != 0:

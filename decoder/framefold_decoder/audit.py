@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from framefold_decoder.followed import changed, changes
+from framefold_decoder.followed import Change
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import row_bands
 from framefold_protocol.errors import InputError
@@ -114,10 +114,9 @@ def _follow(
 
     From one more reconstruction, of the snapshot changed at random: see `followed.py`, which needs less to know less.
     """
-    variance = noise.variance(group.snapshot.astype(np.float64), group.exposure())
-    change = changes(group, variance, np.random.default_rng(_SEED))
-    answer = reconstruct(changed(group, change)) - frames
-    return np.asarray(answer * (change / np.maximum(change**2, 1)), np.float32)
+    change = Change.of(group, noise, np.random.default_rng(_SEED))
+    answer = reconstruct(change.by(1)) - frames
+    return np.asarray(answer * (change.counts / np.maximum(change.counts**2, 1)), np.float32)
 
 
 class _Tally:

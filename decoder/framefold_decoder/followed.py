@@ -9,7 +9,8 @@ snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,10 @@ SHARE = 1 / 8
 """Of the frame that the windows take at most, unless that is less than one: each is reconstructed twice."""
 SIZE = 0.5
 """Of the change, standard deviations."""
+_LARGEST = 2**62
+"""Of sums that are changed; 256 frames of 32 bits stay below 2^40."""
 _GOLDEN = np.array([0.7548776662466927, 0.5698402909980532])
 """Multiples of these, less their whole parts, fill the unit square evenly (M. Roberts's R2 sequence)."""
-
-Pixels = npt.NDArray[np.float64]
 
 
 def followed(three: Neighbourhood, noise: NoiseModel, reconstructor: Reconstructor, number: int = 0) -> float:
@@ -43,36 +44,55 @@ def followed(three: Neighbourhood, noise: NoiseModel, reconstructor: Reconstruct
     """
     left = total = 0.0
     for k, (rows, columns) in enumerate(_windows(three[0].coding.shape, number)):
-        part, before, after = (one and one.window(rows, columns) for one in three)
-        assert part is not None
-        variance = np.maximum(noise.variance(part.snapshot.astype(np.float64), part.exposure()), ROUNDING_VARIANCE)
-        change = changes(part, variance, np.random.default_rng([number, k]))
-        up, down = (reconstructor.reconstruct(changed(part, sign * change), before, after, noise) for sign in (1, -1))
-        seen = np.einsum("tyx,tyx->yx", part.coding.window(), up - down) / 2
+        rng = np.random.default_rng([number, k])
+        own, *beside = (None if one is None else Change.of(one.window(rows, columns), noise, rng) for one in three)
+        assert own is not None
+        up, down = (_frames(own, beside, sign, noise, reconstructor) for sign in (1, -1))
+        seen = np.einsum("tyx,tyx->yx", own.group.coding.window(), up - down) / 2
         inner = tuple(_inner(span, side) for span, side in zip((rows, columns), three[0].coding.shape, strict=True))
-        left += float(((change - seen) ** 2 / variance)[inner].sum())
-        total += float((change**2 / variance)[inner].sum())
+        left += float(((own.counts - seen) ** 2 / own.variance)[inner].sum())
+        total += float((own.counts**2 / own.variance)[inner].sum())
     return 1 - left / total if total else 0.0
 
 
-def changes(group: FoldedGroup, variance: npt.NDArray[np.floating], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """(H, W) counts: `SIZE` standard deviations, at least one count, up or down; 0 where the snapshot's type allows but one."""
-    size = np.maximum(np.rint(SIZE * np.sqrt(variance)), 1).astype(np.int64)
-    largest = int(np.iinfo(group.snapshot.dtype).max)
-    possible = (group.snapshot >= size) & (group.snapshot <= largest - size)
-    return np.asarray(size * rng.choice((-1, 1), size.shape) * possible)
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A small random change of a group's snapshot."""
+
+    group: FoldedGroup
+    counts: npt.NDArray[np.int64]
+    """(H, W): `SIZE` standard deviations, at least one count, up or down; 0 where the snapshot's type has but one of both."""
+    variance: npt.NDArray[np.float32]
+    """(H, W): the snapshot's."""
+
+    @classmethod
+    def of(cls, group: FoldedGroup, noise: NoiseModel, rng: np.random.Generator) -> Change:
+        """Draw one."""
+        variance = np.maximum(noise.variance(group.snapshot.astype(np.float64), group.exposure()), ROUNDING_VARIANCE)
+        size = np.maximum(np.rint(SIZE * np.sqrt(variance)), 1).astype(np.int64)
+        largest = min(int(np.iinfo(group.snapshot.dtype).max), _LARGEST)
+        possible = (group.snapshot >= size) & (group.snapshot <= largest - size)
+        return cls(group, size * rng.choice((-1, 1), size.shape) * possible, variance)
+
+    def by(self, sign: int) -> FoldedGroup:
+        """The group, changed this way (1) or the other (-1)."""
+        snapshot = self.group.snapshot.astype(np.int64) + sign * self.counts
+        return self.group.with_snapshot(snapshot.astype(self.group.snapshot.dtype))
 
 
-def changed(group: FoldedGroup, change: npt.NDArray[np.int64]) -> FoldedGroup:
-    """The group with another snapshot."""
-    return FoldedGroup((group.snapshot.astype(np.int64) + change).astype(group.snapshot.dtype), group.coding)
+def _frames(
+    own: Change, beside: Sequence[Change | None], sign: int, noise: NoiseModel, reconstructor: Reconstructor
+) -> npt.NDArray[np.float32]:
+    """Of all three changed: frames follow the noise of the neighbours, too."""
+    previous, following = (None if one is None else one.by(sign) for one in beside)
+    return reconstructor.reconstruct(own.by(sign), previous, following, noise)
 
 
 def _windows(shape: tuple[int, int], number: int) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of each, beginning at blocks."""
     count = int(np.clip(SHARE * shape[0] * shape[1] / SIDE**2, 1, MOST))
     for k in range(count):
-        where = (number * MOST + k) * _GOLDEN % 1
+        where = (number * count + k) * _GOLDEN % 1
         starts = [BLOCK * int(part * (max(side - SIDE, 0) // BLOCK + 1)) for part, side in zip(where, shape, strict=True)]
         rows, columns = (slice(start, min(start + SIDE, side)) for start, side in zip(starts, shape, strict=True))
         yield rows, columns

@@ -33,6 +33,7 @@ from framefold_training.birnat import Birnat
 from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.data import DOSE_RANGE, Batch
 from framefold_training.evaluate import Reconstruct, Score, clips, folded, of_file, of_net, score, summary
+from framefold_training.exported import ANCESTRY
 from framefold_training.model import MULTIPLE
 from framefold_training.tiers import AnyNet, multiply_adds
 
@@ -175,7 +176,7 @@ def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
         "data": {**spec["data"], "pool": pool, "sources": sources},
         "net": spec["net"],
         "rate": spec["rate"],
-        **{key: progress[key] for key in ("start", "finetuned") if key in progress},
+        **{key: progress[key] for key in ANCESTRY if key in progress},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }
 

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from framefold_training.checkpoint import State, read_checkpoint
 from framefold_training.tiers import build, recall
 
 SUFFIX = ".onnx"
+ANCESTRY = ("start", "finetuned")
+"""What cards and checkpoints tell of where a net comes from besides its own training."""
 
 
 def read_start(path: Path) -> State:
@@ -27,7 +30,7 @@ def read_start(path: Path) -> State:
 def told(path: Path, state: State) -> dict[str, Any]:
     """What a card says of the net that training went on from."""
     made = {"name": path.stem, "minutes": round(state.progress["minutes"], 1), "steps": state.progress["step"]}
-    return {**made, **{key: state.progress[key] for key in ("sha256", "start") if key in state.progress}}
+    return {**made, **{key: state.progress[key] for key in ("sha256", *ANCESTRY) if key in state.progress}}
 
 
 def _read_model(path: Path) -> State:
@@ -35,14 +38,16 @@ def _read_model(path: Path) -> State:
 
     card_path = path.with_suffix(".json")
     try:
-        card = json.loads(card_path.read_text())
-        made = card["training"]
-        graph = onnx.load(path).graph
-        found = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
-        weights = {name: found[name] for name in build(recall(made["net"])).state_dict()}
+        card, content = json.loads(card_path.read_text()), path.read_bytes()
+        made, digest = card["training"], hashlib.sha256(content).hexdigest()
+        if digest != card["sha256"]:
+            raise ValueError(f"the card is that of another file: SHA-256 {card['sha256'][:12]}..., not {digest[:12]}...")
+        found = {one.name: one for one in onnx.load_model_from_string(content).graph.initializer}
+        names = build(recall(made["net"])).state_dict()
+        weights = {name: torch.from_numpy(onnx.numpy_helper.to_array(found[name]).copy()) for name in names}
+        spec = {key: made[key] for key in ("data", "net", "device", "rate")}
+        progress = {"step": made["steps"], "minutes": made["minutes"], "spec": spec, "sha256": digest}
     except Exception as error:  # onnx raises whatever a damaged file makes of it
         hint = "Name the folder of a run, or a model made by framefold_training.export, its card beside it"
         raise ModelError(f"model {path} with card {card_path.name} cannot be read: {error!r}", hint=hint) from error
-    spec = {key: made[key] for key in ("data", "net", "device", "rate")}
-    progress = {"step": made["steps"], "minutes": made["minutes"], "spec": spec, "sha256": card["sha256"]}
-    return State(progress | ({"start": made["start"]} if "start" in made else {}), weights)
+    return State(progress | {key: made[key] for key in ANCESTRY if key in made}, weights)

@@ -28,7 +28,7 @@ from framefold_training.data import Batch
 from framefold_training.dice import Dice
 from framefold_training.evaluate import of_net
 from framefold_training.export import export
-from framefold_training.exported import read_start
+from framefold_training.exported import read_start, told
 from framefold_training.model import MULTIPLE
 from framefold_training.recordings import AuditGroup, Neighbour, Recording, stream_store
 from framefold_training.tiers import AnyNet, recall
@@ -115,7 +115,12 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
         raise ModelError(f"fine-tuning on stream {stream} gained nothing: misfit of the kept group {found}", hint=hint)
     described: dict[str, Any] = state.progress["spec"]
     data = {**described["data"], "ratios": [groups[0].coding.ratio]}
-    progress = {**state.progress, "spec": {**described, "data": data}, "finetuned": {**asdict(outcome), "rate": spec.rate}}
+    progress = {
+        **{key: state.progress[key] for key in ("step", "minutes")},
+        "spec": {**described, "data": data},
+        "start": told(base, state),
+        "finetuned": {**asdict(outcome), "rate": spec.rate},
+    }
     out.mkdir(parents=True, exist_ok=True)
     write_checkpoint(out, replace(run.state(), progress=progress))
     return outcome

@@ -45,8 +45,8 @@ def learn_tile(spec: TrainSpec, out: Path, ones: int, period: int) -> Bits:
             run.learn(Batch(*(one.detach() for one in batch.tensors)))
     tile: Bits = chosen(scores, ones).detach().numpy().astype(np.uint8)
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / TILE, tile)
     write_checkpoint(out, run.state())
+    np.save(out / TILE, tile)
     return tile
 
 

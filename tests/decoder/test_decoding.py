@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store import StreamStore
 from framefold_protocol import payload
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, Snapshot, StreamMetadata
 from framefold_protocol.noise import NoiseModel
@@ -182,7 +184,8 @@ def test_neighbours_are_found_behind_audit_groups(library):
         name, provider = "spy", "numba"
 
         def reconstruct(self, group, previous, following, noise):
-            seen.update(previous=previous, following=following)
+            for name, one in (("previous", previous), ("following", following)):
+                seen.setdefault(name, one)  # at first; then come windows of them
             return np.zeros((4, *SHAPE), np.float32)
 
     store = stored(library, *stream(3, every=1, parts=2))
@@ -195,3 +198,30 @@ def test_code_version_is_the_version_and_a_digest():
     version, digest = code_version().split("+")
     assert version
     assert len(digest) == 12
+
+
+@pytest.mark.parametrize("step", [0.0, 2.0])
+def test_how_a_snapshot_was_coded_is_kept_and_its_error_is_not_the_reconstructions(library, step):
+    metadata, messages = stream(3)
+    if step:
+        sums = [payload.decode(m.payload, m.codec, m.dtype, SHAPE, m.base, m.quantisation) for m in messages]
+        coded = [payload.pack(one.copy(), VarianceStabilised(step=step)) for one in sums]
+        messages = [
+            Snapshot(m.position, m.first_frame, m.frames, m.timestamp_ns, **vars(one))
+            for m, one in zip(messages, coded, strict=True)
+        ]
+    store = stored(library, metadata, messages)
+    for each in (store, StreamStore(store.path)):
+        assert [each.group(k).step_sigma for k in range(3)] == [step] * 3
+    found = decode(store, 1, GapTv())
+    plain = misfit(FoldedGroup(store.snapshot(1), store.coding(1)), found.frames, NoiseModel(), step)
+    assert found.quality.followed < 1
+    assert found.quality.chi2 == pytest.approx(plain / max(1 - found.quality.followed, 0.05))
+
+
+def test_a_detector_of_32_bits_is_decoded(library):
+    metadata = replace(stream(0)[0], dtype="uint32")
+    sums = np.sum(MASKS.window() * counts(0, False).astype(np.uint64), axis=0)
+    store = stored(library, metadata, [Snapshot(0, 0, 4, 1000, **vars(payload.pack(sums)))])
+    assert store.snapshot(0).dtype == np.uint64
+    assert np.isfinite(decode(store, 0, GapTv()).frames).all()

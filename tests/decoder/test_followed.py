@@ -7,7 +7,7 @@ import pytest
 from folded_examples import coding, fold, moving_movie
 
 from framefold_decoder.decoding import trust
-from framefold_decoder.followed import followed
+from framefold_decoder.followed import Change, followed
 from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_protocol.masks import MaskSpec
@@ -80,6 +80,74 @@ def test_a_large_frame_costs_a_few_small_windows_and_another_snapshot_has_others
     again = list(seen)
     followed((group, group, None), NOISE, net, 1)
     assert seen[16:] == again[8:]  # the same snapshot gives the same
+
+
+def test_windows_come_to_cover_a_frame_of_any_size():
+    for shape in ((384, 384), (512, 512), (1024, 700)):
+        seen = np.zeros(shape, int)
+
+        class Watched(Follower):
+            def reconstruct(self, group, previous, following, noise):
+                top, left = divmod(int(group.snapshot[0, 0]), shape[1])  # noqa: B023
+                seen[top : top + group.coding.shape[0], left : left + group.coding.shape[1]] += 1  # noqa: B023
+                return super().reconstruct(group, previous, following, noise)
+
+        masks = coding(shape, MaskSpec(ratio=RATIO))
+        group = FoldedGroup(np.arange(shape[0] * shape[1], dtype=np.uint32).reshape(shape), masks)
+        for number in range(24):
+            followed((group, None, None), NoiseModel(0.0), Watched(20.0, 0.0), number)
+        assert (seen[: shape[0] // 64 * 64, : shape[1] // 64 * 64] > 0).mean() > 0.9
+
+
+def test_a_window_is_measured_by_the_brightness_of_its_frame():
+    levels = set()
+
+    class Watched(Follower):
+        def reconstruct(self, group, previous, following, noise):
+            levels.add(round(group.level(noise), 6))
+            return super().reconstruct(group, previous, following, noise)
+
+    expected = np.full((512, 512), 1.0)
+    expected[:256] = 300.0
+    group = fold(np.random.default_rng(0).poisson(expected, (RATIO, 512, 512)), coding((512, 512), MaskSpec(ratio=RATIO)))
+    for number in range(4):
+        followed((group.window(slice(0, 512), slice(0, 512)), None, None), NOISE, Watched(20.0, 0.0), number)
+    (level,) = levels
+    assert level == pytest.approx(150.5, rel=0.01)
+
+
+def test_noise_of_the_neighbours_that_frames_follow_is_left_in_the_snapshot():
+    """A reconstruction of the neighbours' mean: all of the own noise is left, and that of the neighbours is added."""
+
+    class Neighbours:
+        name, provider = "neighbours", "numpy"
+
+        def reconstruct(self, group, previous, following, noise):
+            mean = (previous.snapshot.astype(float) + following.snapshot) / 2 / RATIO
+            return np.broadcast_to(mean.astype(np.float32), (RATIO, *group.coding.shape))
+
+    three = tuple(flat((192, 192), 20.0, MaskSpec("ones", RATIO), seed=seed) for seed in range(3))
+    found = followed(three, NOISE, Neighbours())
+    assert found == pytest.approx(-0.5, abs=0.05)
+    explained, _ = trust(three, Neighbours().reconstruct(*three, NOISE), NOISE, Neighbours())
+    assert explained == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_snapshots_of_every_type_are_changed_within_it(dtype):
+    masks = coding((70, 130), MaskSpec("ones", 2))
+    top = np.iinfo(dtype).max
+    snapshot = np.full(masks.shape, 60, dtype)
+    snapshot[:10], snapshot[10:20] = 0, top
+    group = FoldedGroup(snapshot, masks)
+    change = Change.of(group, NOISE, np.random.default_rng(0))
+    assert (change.counts[:20] == 0).all()
+    assert set(np.abs(change.counts[20:]).ravel()) == {4}
+    for sign in (1, -1):
+        moved = change.by(sign)
+        assert moved.snapshot.dtype == dtype
+        assert (moved.snapshot[:20] == snapshot[:20]).all()
+        assert (moved.snapshot[20:].astype(int) - 60 == sign * change.counts[20:]).all()
 
 
 def test_a_snapshot_without_counts_follows_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -44,10 +45,9 @@ def test_a_run_begins_with_its_weights_and_its_card_says_so(exported, tmp_path, 
 def test_a_resumed_run_does_not_begin_anew(exported, tmp_path):
     train(replace(SPEC, steps=1), tmp_path)
     before = read_checkpoint(tmp_path).weights
-    train(replace(SPEC, steps=1), tmp_path, exported / "first.onnx")
-    after = read_checkpoint(tmp_path)
-    assert "start" not in after.progress
-    assert all(torch.equal(one, after.weights[name]) for name, one in before.items())
+    run = train(replace(SPEC, steps=1), tmp_path, exported / "first.onnx")
+    assert run.start == {}
+    assert all(torch.equal(one, before[name]) for name, one in run.average.state_dict().items())
 
 
 def test_a_net_of_another_size_is_refused(exported, tmp_path):
@@ -55,13 +55,18 @@ def test_a_net_of_another_size_is_refused(exported, tmp_path):
         train(replace(SPEC, net=replace(NET, widths=(8, 8, 16))), tmp_path, exported / "first.onnx")
 
 
-@pytest.mark.parametrize("name", ["absent.onnx", "torn.onnx", "cardless.onnx"])
+@pytest.mark.parametrize("name", ["absent.onnx", "torn.onnx", "cardless.onnx", "another.onnx", "older.onnx"])
 def test_what_is_no_model_is_named(exported, tmp_path, name):
     if name == "torn.onnx":
         (tmp_path / name).write_bytes(b"torn")
         (tmp_path / "torn.json").write_bytes((exported / "first.json").read_bytes())
     if name == "cardless.onnx":
         (tmp_path / name).write_bytes((exported / "first.onnx").read_bytes())
+    if name in ("another.onnx", "older.onnx"):
+        card = json.loads((exported / "first.json").read_text())
+        (tmp_path / name).write_bytes((exported / "first.onnx").read_bytes() + b"\x00" * (name == "another.onnx"))
+        del card["training"]["rate" if name == "older.onnx" else "run"]
+        (tmp_path / name).with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match=name):
         read_start(tmp_path / name)
 

@@ -113,6 +113,7 @@ def test_a_net_fits_the_kept_group_better_and_its_card_says_so(tmp_path, base, g
     assert card.ratios == (RATIO,)
     assert card.training["finetuned"]["stream"] == "abc"
     assert card.training["finetuned"]["audit_groups"] == 3
+    assert card.training["start"]["name"] == "base"
     assert read_checkpoint(tmp_path / "tuned").progress["finetuned"]["steps"] == 60
 
 

@@ -23,7 +23,9 @@ STILL = 1.5
 @settings(max_examples=30, deadline=None)
 def test_a_still_scene_does_not_move_at_any_dose_type_and_length(dtype, ratio, dose, threads, seed):
     frames = np.random.default_rng(seed).poisson(dose, (ratio, 128, 192)).astype(dtype)
-    found = motion(frames, threads=threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("framefold_encoder.motion.BYTES_PER_THREAD", 1)  # however little there is to do
+        found = motion(frames, threads=threads)
     assert found.shape == (2, 3)
     assert np.abs(found).max() < STILL * ratio / (4 * (ratio // 4))
 

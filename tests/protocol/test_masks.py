@@ -165,3 +165,24 @@ def test_a_block_map_that_does_not_fit_is_refused():
             Coding((masks,), block_map)
     with pytest.raises(InputError, match="share ratio"):
         Coding((masks, derive_masks(MaskSpec(ratio=10), (100, 100))))
+
+
+@pytest.mark.parametrize("period", [0, 16, 48, 64, 300])
+@pytest.mark.parametrize(
+    "part", [(slice(64, 192), slice(0, 130)), (slice(128, 200), slice(64, 65)), (slice(0, 1), slice(128, 260))]
+)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_part_that_is_cut_out_has_the_masks_it_had(period, part, mapped):
+    shape = (200, 260)
+    specs = [MaskSpec(ratio=5, period=period), MaskSpec("ones", 5), MaskSpec("random", 5, 0.3, 32)]
+    families = tuple(derive_masks(spec, shape) for spec in specs)
+    block_map = np.arange(np.prod(block_map_shape(shape))).reshape(block_map_shape(shape)).astype(np.uint8) % 3
+    whole = Coding(families, block_map if mapped else None)
+    cut = whole.cut(*part)
+    assert np.array_equal(cut.window(), whole.window(*part))
+    assert np.array_equal(cut.exposure(), whole.exposure(*part))
+
+
+def test_a_part_begins_at_a_block():
+    with pytest.raises(InputError, match="row 32, column 64, expected multiples of 64"):
+        Coding((derive_masks(MaskSpec(), (200, 200)),)).cut(slice(32, 96), slice(64, 128))

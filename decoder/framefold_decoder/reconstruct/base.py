@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError
+from framefold_protocol.model import level
 from framefold_protocol.noise import NoiseModel
 
 Frames = npt.NDArray[np.float32]
@@ -23,6 +25,8 @@ class FoldedGroup:
     snapshot: npt.NDArray[np.unsignedinteger] = field(repr=False)
     """(H, W) sums in detector counts."""
     coding: Coding
+    whole: FoldedGroup | None = field(default=None, repr=False)
+    """What this is a part of; None: nothing."""
 
     def __post_init__(self) -> None:
         if self.snapshot.shape != self.coding.shape or self.snapshot.dtype.kind != "u":
@@ -30,12 +34,26 @@ class FoldedGroup:
             raise InputError(f"snapshot is {found}, expected unsigned integers {self.coding.shape} as the masks are")
 
     def window(self, rows: slice, columns: slice) -> FoldedGroup:
-        """A part of it that begins at a 64x64 block."""
-        return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns))
+        """A part of it that begins at a 64x64 block, to be reconstructed as it is in the whole."""
+        return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns), self.whole or self)
+
+    def with_snapshot(self, snapshot: npt.NDArray[np.unsignedinteger]) -> FoldedGroup:
+        """The group with other sums, of the same whole."""
+        return replace(self, snapshot=snapshot)
+
+    def level(self, noise: NoiseModel) -> float:
+        """Counts of one frame's pixel without the offset, over all of the frame: what reconstructors measure by."""
+        return _level(self.whole or self, noise)
 
     def exposure(self) -> npt.NDArray[np.uint16]:
         """Ones per pixel, (H, W)."""
         return self.coding.exposure()
+
+
+@lru_cache(maxsize=2)
+def _level(group: FoldedGroup, noise: NoiseModel) -> float:
+    exposure = group.exposure()
+    return level(group.snapshot - np.float64(noise.offset_counts) * exposure, exposure)
 
 
 class Reconstructor(Protocol):

@@ -24,7 +24,6 @@ from framefold_decoder.reconstruct.averaging import local_mean, plain_mean
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, tiles
 from framefold_protocol.masks import Bits
-from framefold_protocol.model import level
 from framefold_protocol.noise import NoiseModel
 
 
@@ -72,7 +71,7 @@ class GapTv:
         """The frames (B, H, W) in detector counts, finite, 0 or more. The neighbours are not used."""
         exposure = group.exposure()
         signal = group.snapshot - np.float64(noise.offset_counts) * exposure
-        counts = level(signal, exposure)
+        counts = group.level(noise)
         relative = NoiseModel(noise.counts_per_electron / counts, 0.0, noise.read_noise_counts / counts)
         deviation = float(np.sqrt(relative.variance(np.ones(()))))
         components = np.array([MOVING] if deviation < NOISELESS else [STILL, MOVING], np.float32)

@@ -1,11 +1,13 @@
 """A trained net, run by ONNX Runtime as its card and `framefold_protocol.model` tell: large frames in tiles, on a GPU several
-tiles at once. Inputs and outputs are bound, so that the masks, the largest input, stay on a GPU from one snapshot to the next.
+tiles at once. Inputs and outputs are bound: a small frame's masks, the largest input, stay on a GPU from snapshot to snapshot.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ TILE_SIDE = 512
 
 GPU_BATCH = 4
 """Tiles that a GPU gets at once; a CPU gets one, whose activations its caches hold best."""
+
+MASKS_KEPT_BYTES = 64_000_000
+"""Of masks on the device, the last used: enough for those of a frame of one tile to stay while chi2 looks at windows."""
 
 DENSITY_SLACK = 1.25
 """A net takes masks up to this factor outside the densities it was trained on."""
@@ -60,7 +65,8 @@ class OnnxNet:
         self._device = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
         self._batch = batch or (1 if self._device == "cpu" else GPU_BATCH)
         self._values = import_runtime().OrtValue
-        self._masks: tuple[tuple[Any, ...], Any] = ((), None)
+        self._lock = threading.Lock()
+        self._masks: OrderedDict[tuple[Any, ...], tuple[int, Any]] = OrderedDict()
 
     @property
     def provider(self) -> str:
@@ -125,13 +131,17 @@ class OnnxNet:
         return frames
 
     def _bound_masks(self, batch: list[Window]) -> Any:
-        """The masks (n, B, rows, columns) on the device: those of the last batch, where nothing has changed."""
+        """The masks (n, B, rows, columns) on the device: those of an earlier batch, where they are the same and still kept."""
         key: tuple[Any, ...] = tuple(window.mask_key() for window in batch)
-        last, value = self._masks
-        if key != last:
-            value = self._values.ortvalue_from_numpy(np.stack([window.masks() for window in batch]), self._device, 0)
-            self._masks = key, value
-        return value
+        with self._lock:
+            kept = self._masks.pop(key, None)
+            if kept is None:
+                masks = np.stack([window.masks() for window in batch])
+                kept = masks.nbytes, self._values.ortvalue_from_numpy(masks, self._device, 0)
+            self._masks[key] = kept
+            while len(self._masks) > 1 and sum(size for size, _ in self._masks.values()) > MASKS_KEPT_BYTES:
+                self._masks.popitem(last=False)
+        return kept[1]
 
 
 def check_file(path: Path, card: ModelCard) -> None:

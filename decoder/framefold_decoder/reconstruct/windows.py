@@ -12,7 +12,7 @@ import numpy.typing as npt
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, pad_to_multiple, tiles
 from framefold_protocol.coding import Coding
-from framefold_protocol.model import ModelCard, level, relative_noise
+from framefold_protocol.model import ModelCard, relative_noise
 from framefold_protocol.noise import NoiseModel
 
 Floats = npt.NDArray[np.float32]
@@ -45,8 +45,7 @@ def task(neighbourhood: Neighbourhood, noise: NoiseModel) -> Task:
     group, previous, following = neighbourhood
     three = (previous or group, group, following or group)
     exposures = np.stack([one.exposure() for one in three])
-    counts = level(_signal(group.snapshot, exposures[1], noise), exposures[1])
-    return Task(three, exposures, counts, noise, np.empty((group.coding.ratio, *group.coding.shape), np.float32))
+    return Task(three, exposures, group.level(noise), noise, np.empty((group.coding.ratio, *group.coding.shape), np.float32))
 
 
 @dataclass(frozen=True, eq=False)

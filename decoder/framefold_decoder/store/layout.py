@@ -92,6 +92,6 @@ def open_layout(path: Path) -> tuple[zarr.Group, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is not a framefold store: {error!r}", hint=hint) from error
     if version != FORMAT_VERSION:
-        hint = "Use the framefold version that wrote it, or a newer one"
+        hint = "Use the framefold version that wrote it"
         raise StoreError(f"store {path} has format version {version!r}, expected {FORMAT_VERSION}", hint=hint)
     return group, described  # type: ignore[return-value]
