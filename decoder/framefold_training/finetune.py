@@ -1,9 +1,11 @@
 """Fine-tuning on a user's own movie: a trained net goes on learning from the audit groups of one stream, without a clean truth.
 
-Notable: every electron of an audit group is put into one of two heaps by chance. Heaps of Poisson counts are independent
-Poisson counts, so the net is fed one heap, folded by the stream's own masks at a lower dose, and held against the other: the
-noise of that one averages out of the gradient (Noise2Noise by thinning). Read noise is taken to be small against an electron.
-The last audit group is kept apart: the net is exported only if it fits that better than before.
+Notable: the net is fed a group as it was folded and held against its raw frames where the masks hid a pixel: what a frame
+holds there never reached the snapshot, so its noise averages out of the gradient (Noise2Self: J. Batson & L. Royer, ICML
+2019). Where masks hide nothing, every electron is put into one of two heaps by chance, which for Poisson counts are
+independent; the net is fed one, folded at a lower dose, and held against the other (Noise2Noise by thinning). Read noise is
+taken to be small against an electron, and a pixel's noise to be its own. The last audit group is kept apart: the net is
+exported only if it fits that better than before.
 
     python -m framefold_training.finetune --stream ID --data framefold-data --run decoder/framefold_decoder/models/fast.onnx \\
         --out training-runs/mine --minutes 10 --export my-models/mine
@@ -32,10 +34,13 @@ from framefold_training.exported import read_start, told
 from framefold_training.model import MULTIPLE
 from framefold_training.recordings import AuditGroup, Neighbour, Recording, stream_store
 from framefold_training.tiers import AnyNet, recall
-from framefold_training.train import Clock, Run, TrainSpec
+from framefold_training.train import Clock, Run, TrainSpec, relative_loss
 
 FED = (0.5, 0.9)
 """Share of the electrons that go into the heap the net is fed, uniform."""
+
+LEAST_HIDDEN = 0.01
+"""Share of a group's pixels and frames that masks must hide to judge by them."""
 
 HELD_OUT_SIDE = 512
 """Pixels of the kept group that are judged, at most."""
@@ -49,14 +54,19 @@ class Outcome:
     audit_groups: int
     steps: int
     before: float
-    """Mean squared difference to the other heap, in units of its shot noise: 1 is the least there can be, save for chance."""
+    """Mean squared difference to the raw frames where masks hid them, over their shot noise: 1 is the least there can be, save
+    for chance."""
     after: float
 
 
-def sample(group: AuditGroup, size: tuple[int, int], dice: Dice, corner: tuple[int, int], fed: float) -> Batch:
-    """One sample of an audit group: a window's electrons in two heaps, one folded, one to be told.
+def hides(group: AuditGroup) -> bool:
+    """Whether the group's masks hide enough to learn and to judge by."""
+    return bool(1 - group.coding.exposure().mean() / group.coding.ratio > LEAST_HIDDEN)
 
-    The level is that of the whole frame, as it is at run time."""
+
+def sample(group: AuditGroup, size: tuple[int, int], dice: Dice, corner: tuple[int, int], fed: float) -> Batch:
+    """One sample of an audit group: a window, folded of a share `fed` of its electrons, and the frames to be told: the other
+    electrons, or all where all are fed. The level is that of the whole frame, as it is at run time."""
     rows, columns = (slice(first, first + side) for first, side in zip(corner, size, strict=True))
     electrons = torch.from_numpy(np.ascontiguousarray(group.electrons[:, rows, columns])).to(dice.device)
     given = _thinned(electrons, fed, dice)
@@ -65,29 +75,48 @@ def sample(group: AuditGroup, size: tuple[int, int], dice: Dice, corner: tuple[i
     three = [_beside(one, rows, columns, fed, dice) or own for one in (group.previous, None, group.following)]
     snapshots, exposures = (torch.stack(images)[None] for images in zip(*three, strict=True))
     level = max(fed * float(group.electrons.mean()), 1e-3)
-    told = (electrons - given) * (fed / (1 - fed))
+    told = electrons if fed == 1 else (electrons - given) * (fed / (1 - fed))
     return Batch(snapshots / level, exposures, masks[None], torch.tensor([1 / level], device=dice.device), told[None] / level)
 
 
-def draw(groups: list[AuditGroup], count: int, size: int, dice: Dice) -> Batch:
+def draw(groups: list[AuditGroup], count: int, size: int, dice: Dice, *, thinned: bool) -> Batch:
     """`count` samples of random groups and windows."""
     samples = []
     for _ in range(count):
         group = groups[dice.below(len(groups), 1)[0]]
         window = [min(size, side // MULTIPLE * MULTIPLE) for side in group.coding.shape]
         corner = [dice.below(side - one + 1, 1)[0] for side, one in zip(group.coding.shape, window, strict=True)]
-        fed = FED[0] + (FED[1] - FED[0]) * float(dice.shares(1))
+        fed = FED[0] + (FED[1] - FED[0]) * float(dice.shares(1)) if thinned else 1.0
         samples.append(sample(group, (window[0], window[1]), dice, (corner[0], corner[1]), fed))
     return Batch(*(torch.cat(parts) for parts in zip(*(one.tensors for one in samples), strict=True)))
 
 
+def hidden_loss(net: AnyNet, batch: Batch) -> Tensor:
+    """Root mean square difference to the raw frames where masks hid them, over their shot noise, averaged over samples."""
+    *_, frames = net.estimates(*batch.inputs.values())
+    return _hidden_misfit(frames.float(), batch).sqrt().mean()
+
+
 def misfit(net: AnyNet, group: AuditGroup) -> float:
-    """Mean squared difference of a net's frames to the heap it was not fed, in units of that heap's shot noise."""
-    window = [min(HELD_OUT_SIDE, side // MULTIPLE * MULTIPLE) for side in group.coding.shape]
-    fed = 0.75
-    batch = sample(group, (window[0], window[1]), Dice(torch.device("cpu"), 0), (0, 0), fed)
+    """Mean squared difference of a net's frames to a group's raw ones where the masks hid them, in units of their shot noise.
+
+    Where masks hide nothing, a heap that the net was not fed is the judge.
+    """
+    rows, columns = (min(HELD_OUT_SIDE, side // MULTIPLE * MULTIPLE) for side in group.coding.shape)
+    fed = 1.0 if hides(group) else 0.75
+    batch = sample(group, (rows, columns), Dice(torch.device("cpu"), 0), (0, 0), fed)
+    frames = of_net(net)(batch)
+    if fed == 1:
+        return float(_hidden_misfit(frames, batch))
     noise = batch.frames.mean() * batch.noise * fed / (1 - fed)
-    return float(((of_net(net)(batch) - batch.frames) ** 2).mean() / noise)
+    return float(((frames - batch.frames) ** 2).mean() / noise)
+
+
+def _hidden_misfit(frames: Tensor, batch: Batch) -> Tensor:
+    """(n,) mean squared difference to what is told where masks are 0, over the noise there."""
+    hidden = 1 - batch.masks
+    noise = batch.noise * (hidden * batch.frames).sum((1, 2, 3)).clamp(min=1e-6)
+    return (hidden * (frames - batch.frames) ** 2).sum((1, 2, 3)) / noise
 
 
 def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec: TrainSpec) -> Outcome:
@@ -98,15 +127,19 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
     if len(groups) < 2:
         hint = "Record for longer, or with a smaller --audit"
         raise InputError(f"stream {stream} has {len(groups)} audit groups, expected 2 or more", hint=hint)
-    *learned, kept = groups
+    hiding = [group for group in groups if hides(group)]
+    thinned = len(hiding) < 2
+    *learned, kept = groups if thinned else hiding
     state = read_start(base)
-    run, clock = Run(replace(spec, net=recall(state.progress["spec"]["net"]))), Clock()
+    sized = replace(spec, net=recall(state.progress["spec"]["net"]))
+    run, clock = Run(sized, relative_loss if thinned else hidden_loss), Clock()
     run.net.load_state_dict(state.weights)
     run.average.load_state_dict(state.weights)
     before = misfit(run.average, kept)
     clock.start()
     while run.progress < 1:
-        run.learn(draw(learned, spec.data.batch, spec.data.size, Dice(torch.device(spec.device), spec.data.seed, run.step)))
+        dice = Dice(torch.device(spec.device), spec.data.seed, run.step)
+        run.learn(draw(learned, spec.data.batch, spec.data.size, dice, thinned=thinned))
         run.minutes += clock.step()
     outcome = Outcome(stream, len(groups), run.step, before, misfit(run.average, kept))
     if not outcome.after < outcome.before:

@@ -21,6 +21,7 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -75,12 +76,18 @@ class TrainSpec:
         return json.loads(json.dumps({**asdict(self), "net": describe(self.net)}))  # type: ignore[no-any-return]
 
 
+Loss = Callable[[AnyNet, Batch], Tensor]
+"""A net and what it is to learn from -> a scalar, the mean over samples."""
+
+
 class Run:
     """A net in training: what a checkpoint holds, and one step of it."""
 
-    def __init__(self, spec: TrainSpec) -> None:
+    def __init__(self, spec: TrainSpec, loss: Loss | None = None) -> None:
+        """`loss`: `relative_loss` unless another is given."""
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
+        self.loss = loss or relative_loss
         self.start: dict[str, Any] = {}
         """What is told of the net that this run began with; empty: chance."""
         self.net = self._to_device(build(spec.net))
@@ -114,7 +121,7 @@ class Run:
 
     def _gradients(self, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss summed over samples, and its gradients."""
-        loss = relative_loss(self.net, part) * len(part)
+        loss = self.loss(self.net, part) * len(part)
         return loss.detach(), torch.autograd.grad(loss, list(self.net.parameters()))
 
     def state(self) -> State:

@@ -11,13 +11,15 @@ from stream_examples import TWO_FAMILIES, Example, make_metadata
 from training_examples import CPU, NET, SPEC
 
 from framefold_decoder.store import StreamStore
+from framefold_protocol.coding import Coding
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
+from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import ModelCard
 from framefold_training.checkpoint import State, read_checkpoint, write_checkpoint
 from framefold_training.dice import Dice
 from framefold_training.export import export
-from framefold_training.finetune import draw, finetune, sample
-from framefold_training.recordings import Recording, stream_store
+from framefold_training.finetune import draw, finetune, hidden_loss, hides, misfit, sample
+from framefold_training.recordings import AuditGroup, Recording, stream_store
 from framefold_training.tiers import build
 
 RATIO = 4
@@ -79,7 +81,7 @@ def test_both_heaps_hold_all_electrons_and_know_nothing_of_each_other(groups):
 
 
 def test_a_draw_depends_on_its_dice_alone(groups):
-    first, again, other = (draw(groups, 3, 32, Dice(CPU, 0, step)) for step in (1, 1, 2))
+    first, again, other = (draw(groups, 3, 32, Dice(CPU, 0, step), thinned=True) for step in (1, 1, 2))
     assert first.masks.shape == (3, RATIO, 32, 32)
     assert all(torch.equal(a, b) for a, b in zip(first.tensors, again.tensors, strict=True))
     assert not torch.equal(first.frames, other.frames)
@@ -144,3 +146,40 @@ def test_a_stream_that_is_not_there_is_told(tmp_path, name):
 def test_what_is_no_store_is_told(tmp_path):
     with pytest.raises(InputError, match="not a framefold store"):
         Recording(tmp_path)
+
+
+def test_only_what_masks_hid_is_learned_from(groups):
+    batch, net = draw(groups, 2, 32, Dice(CPU, 0), thinned=False), build(NET).requires_grad_(False)
+    loss = hidden_loss(net, batch)
+    elsewhere = replace(batch, frames=torch.where(batch.masks == 1, 9 * batch.frames, batch.frames))
+    hidden = replace(batch, frames=torch.where(batch.masks == 0, 9 * batch.frames, batch.frames))
+    assert float(hidden_loss(net, elsewhere)) == pytest.approx(float(loss), rel=1e-5)
+    assert float(hidden_loss(net, hidden)) != pytest.approx(float(loss), rel=1e-2)
+    own = batch.frames.masked_fill(batch.masks == 0, 0).sum(1)  # the net is fed every electron that was folded
+    assert torch.allclose(batch.snapshots[:, 1], own, rtol=1e-5)
+
+
+def test_where_masks_hide_nothing_heaps_are_told_apart(tmp_path, base, groups):
+    ones = Coding((derive_masks(MaskSpec("ones", RATIO), (40, 72)),))
+    bright = [replace(group, coding=ones) for group in still(groups)]
+    assert not any(map(hides, bright))
+    outcome = finetune(bright, "abc", base, tmp_path / "tuned", replace(SPEC, steps=60, rate=3e-3))
+    assert outcome.after < outcome.before
+
+
+def test_the_truth_fits_as_well_as_shot_noise_allows():
+    class Knowing(torch.nn.Module):
+        def __init__(self, truth):
+            super().__init__()
+            self.truth = torch.nn.Parameter(truth)
+
+        def forward(self, snapshots, exposures, masks, noise):
+            return self.truth * noise[:, None, None, None]
+
+    chance = np.random.default_rng(0)
+    scene = np.kron(chance.uniform(2, 9, (5, 9)), np.ones((8, 8))).astype(np.float32)
+    coding = Coding((derive_masks(MaskSpec(ratio=RATIO), (40, 72)),))
+    group = AuditGroup(0, chance.poisson(scene, (RATIO, 40, 72)).astype(np.float32), coding, None, None)
+    truth = torch.from_numpy(scene).expand(1, RATIO, 40, 72)
+    assert misfit(Knowing(truth.clone()), group) == pytest.approx(1, abs=0.1)
+    assert misfit(Knowing(1.5 * truth), group) > 1.5
