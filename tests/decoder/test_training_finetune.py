@@ -108,7 +108,9 @@ def still(groups):
 
 
 def test_a_net_fits_the_kept_group_better_and_its_card_says_so(tmp_path, base, groups):
-    outcome = finetune(still(groups), "abc", base, tmp_path / "tuned", replace(SPEC, steps=60, rate=3e-3))
+    balanced = Coding((derive_masks(MaskSpec(ratio=RATIO), (40, 72)),))
+    hidden = [replace(group, coding=balanced) for group in still(groups)]
+    outcome = finetune(hidden, "abc", base, tmp_path / "tuned", replace(SPEC, steps=60, rate=3e-3))
     assert outcome.after < outcome.before
     export(tmp_path / "tuned", tmp_path / "mine", scored=False)
     card = ModelCard.read(tmp_path / "mine.json")
