@@ -26,15 +26,17 @@ from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
 from framefold_training.checkpoint import write_checkpoint
+from framefold_training.clock import Clock
 from framefold_training.data import Batch
 from framefold_training.dice import Dice
 from framefold_training.evaluate import of_net
 from framefold_training.export import export
 from framefold_training.exported import read_start, told
+from framefold_training.loss import hidden_loss, hidden_misfit, relative_loss
 from framefold_training.model import MULTIPLE
 from framefold_training.recordings import AuditGroup, Neighbour, Recording, stream_store
 from framefold_training.tiers import AnyNet, recall
-from framefold_training.train import Clock, Run, TrainSpec, relative_loss
+from framefold_training.train import Run, TrainSpec
 
 FED = (0.5, 0.9)
 """Share of the electrons that go into the heap the net is fed, uniform."""
@@ -91,12 +93,6 @@ def draw(groups: list[AuditGroup], count: int, size: int, dice: Dice, *, thinned
     return Batch(*(torch.cat(parts) for parts in zip(*(one.tensors for one in samples), strict=True)))
 
 
-def hidden_loss(net: AnyNet, batch: Batch) -> Tensor:
-    """Root mean square difference to the raw frames where masks hid them, over their shot noise, averaged over samples."""
-    *_, frames = net.estimates(*batch.inputs.values())
-    return _hidden_misfit(frames.float(), batch).sqrt().mean()
-
-
 def misfit(net: AnyNet, group: AuditGroup) -> float:
     """Mean squared difference of a net's frames to a group's raw ones where the masks hid them, in units of their shot noise.
 
@@ -107,16 +103,9 @@ def misfit(net: AnyNet, group: AuditGroup) -> float:
     batch = sample(group, (rows, columns), Dice(torch.device("cpu"), 0), (0, 0), fed)
     frames = of_net(net)(batch)
     if fed == 1:
-        return float(_hidden_misfit(frames, batch))
+        return float(hidden_misfit(frames, batch))
     noise = batch.frames.mean() * batch.noise * fed / (1 - fed)
     return float(((frames - batch.frames) ** 2).mean() / noise)
-
-
-def _hidden_misfit(frames: Tensor, batch: Batch) -> Tensor:
-    """(n,) mean squared difference to what is told where masks are 0, over the noise there."""
-    hidden = 1 - batch.masks
-    noise = batch.noise * (hidden * batch.frames).sum((1, 2, 3)).clamp(min=1e-6)
-    return (hidden * (frames - batch.frames) ** 2).sum((1, 2, 3)) / noise
 
 
 def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec: TrainSpec) -> Outcome:

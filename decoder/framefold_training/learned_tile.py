@@ -16,8 +16,9 @@ from torch import Tensor
 from framefold_protocol.masks import Bits
 from framefold_training.checkpoint import write_checkpoint
 from framefold_training.data import Batch, make_batch
+from framefold_training.loss import relative_loss
 from framefold_training.pool import open_pool
-from framefold_training.train import Run, TrainSpec, relative_loss
+from framefold_training.train import Run, TrainSpec
 
 TILE = "tile.npy"
 EVERY = 3

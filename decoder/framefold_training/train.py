@@ -18,10 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-import time
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,15 +29,14 @@ from torch import Tensor, nn
 from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_training.birnat import BirnatSpec
 from framefold_training.checkpoint import CHECKPOINT, State, read_checkpoint, write_checkpoint
+from framefold_training.clock import Clock
 from framefold_training.curve import plot_curve
 from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.evaluate import validate
 from framefold_training.exported import read_start, told
+from framefold_training.loss import Loss, relative_loss
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe
-
-EARLY_WEIGHT = 0.3
-"""Weight in the loss of the estimates before the last, together."""
 
 AVERAGING = 0.999
 """Of the weights, per step, once training has gone on for long."""
@@ -74,10 +69,6 @@ class TrainSpec:
     def described(self) -> dict[str, Any]:
         """As plain values."""
         return json.loads(json.dumps({**asdict(self), "net": describe(self.net)}))  # type: ignore[no-any-return]
-
-
-Loss = Callable[[AnyNet, Batch], Tensor]
-"""A net and what it is to learn from -> a scalar, the mean over samples."""
 
 
 class Run:
@@ -165,39 +156,6 @@ class Run:
 
     def _to_device(self, net: AnyNet) -> AnyNet:
         return net.to(self.spec.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-class Clock:
-    """Training time in minutes; a step far longer than the ones before it was stopped from outside, and counts as they did."""
-
-    def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=50)
-        self._last = time.monotonic()
-
-    def start(self) -> None:
-        """Forget the time since the last step."""
-        self._last = time.monotonic()
-
-    def step(self) -> float:
-        """Minutes of the step that ends now."""
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        if len(self._recent) >= 10:
-            seconds = min(seconds, 5 * statistics.median(self._recent))
-        self._recent.append(seconds)
-        return seconds / 60
-
-
-def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
-    """Root mean square error of each clip over that of the plain mean of its frames, averaged; all estimates weighed."""
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=batch.noise.is_cuda):  # CPUs are ten times slower in bf16
-        estimates = net.estimates(*batch.inputs.values())
-    truth = batch.frames
-    motion = ((truth.mean(1, keepdim=True) - truth) ** 2).mean((1, 2, 3))
-    # a quarter of the mean's shot noise: a good denoiser of a still scene gets about there
-    rival = motion + 0.25 * batch.noise * truth.mean((1, 2, 3)) / truth.shape[1] + 1e-6
-    *early, last = [(((x.float() - truth) ** 2).mean((1, 2, 3)) / rival).sqrt().mean() for x in estimates]
-    return last + sum(EARLY_WEIGHT / len(early) * one for one in early)
 
 
 def train(spec: TrainSpec, out: Path, start: Path | None = None) -> Run:

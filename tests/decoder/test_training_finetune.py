@@ -18,7 +18,8 @@ from framefold_protocol.model import ModelCard
 from framefold_training.checkpoint import State, read_checkpoint, write_checkpoint
 from framefold_training.dice import Dice
 from framefold_training.export import export
-from framefold_training.finetune import draw, finetune, hidden_loss, hides, misfit, sample
+from framefold_training.finetune import draw, finetune, hides, misfit, sample
+from framefold_training.loss import hidden_loss
 from framefold_training.recordings import AuditGroup, Recording, stream_store
 from framefold_training.tiers import build
 

@@ -14,11 +14,12 @@ from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec
 from framefold_training import checkpoint, simulate
 from framefold_training.checkpoint import State, load_net, read_checkpoint, write_checkpoint
+from framefold_training.clock import Clock
 from framefold_training.data import make_batch
 from framefold_training.evaluate import psnr, score
 from framefold_training.export import export
 from framefold_training.tiers import TIERS, build
-from framefold_training.train import Clock, Run, train
+from framefold_training.train import Run, train
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +119,7 @@ def test_the_largest_tensor_of_a_tier_fits_a_part():
 
 def test_a_pause_from_outside_counts_as_one_step(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("framefold_training.train.time.monotonic", lambda: now)
+    monkeypatch.setattr("framefold_training.clock.time.monotonic", lambda: now)
     clock, minutes = Clock(), 0.0
     for step in range(40):
         now += 3000.0 if step == 20 else 3.0
