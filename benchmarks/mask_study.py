@@ -5,10 +5,12 @@
 A mask costs bytes as well as quality: the more frames it lets into a snapshot, the more shot noise must be sent, and random
 bits send their own exposure too. So every mask gets the B at which its snapshots, packed as the encoder packs them, cost as
 many bytes per frame as the reference (balanced, density 1/4, B = 20), at the dose of `--bytes-dose`; the wire ratios at the
-other doses are printed. A learned tile (`framefold_training.learned_tile`) has as many ones as the reference. All nets are of
-one tier, see the same movies, and train for the same number of steps from the same seed. The period of the tile is then varied
-for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak = its largest value; still, slow,
-fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at its defaults.
+other doses are printed. Two nets see one tile of the reference's density and no other: one that is learned with the net
+(`framefold_training.learned_tile`), and one that stays as chance made it, which tells what knowing the tile is worth and what
+learning it. All nets are of one tier, see the same movies, and train for the same number of steps from the same seed. The
+period of the tile is then varied for the reference's net alone: nets see masks as an input. PSNR against the clean clip, peak
+= its largest value; still, slow, fast: procedural scenes at 0, 0.1 and 1 pixel per frame; simulator: the virtual microscope at
+its defaults.
 Prints a card and, as the last line, one JSON document. Run again, it goes on where it was stopped; a learned tile begins anew.
 """
 
@@ -33,14 +35,14 @@ from framefold_simulator import Movie, MovieSpec
 from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.data import DataSpec
 from framefold_training.evaluate import DOSES, clips, of_net, score, summary
-from framefold_training.learned_tile import TILE, learn_tile
+from framefold_training.learned_tile import train_with_tile
 from framefold_training.masks import Family, MaskMix
 from framefold_training.pool import PoolSpec
 from framefold_training.tiers import TIERS
 from framefold_training.train import TrainSpec, train
 
-LEARNED_PERIOD = 16
-"""Pixels: a tile whose every bit is seen often."""
+ONE_TILE = 16
+"""Pixels of the tiles that a net sees no other than: every bit is seen often."""
 REFERENCE = MaskSpec("balanced", 20, 0.25)
 CANDIDATES = (
     REFERENCE,
@@ -49,7 +51,8 @@ CANDIDATES = (
     MaskSpec("random", 20, 0.25),
     MaskSpec("one-hot", 20),
     MaskSpec("ones", 20),
-    MaskSpec("file", 20, 0.25, LEARNED_PERIOD, file=TILE),
+    MaskSpec("file", 20, 0.25, ONE_TILE, file="learned.npy"),
+    MaskSpec("file", 20, 0.25, ONE_TILE, file="fixed.npy"),
 )
 PERIODS = (8, 16, 0)
 """Besides 64; 0: no repetition."""
@@ -93,7 +96,7 @@ def at_equal_bytes(spec: MaskSpec, dose: float) -> MaskSpec:
 def title(spec: MaskSpec) -> str:
     """How a mask is called in the table."""
     if spec.kind == "file":
-        return f"learned {spec.density:g}"
+        return f"{Path(spec.file).stem} {spec.density:g}"
     density = f" {spec.density:g}" if spec.kind in ("balanced", "random") else ""
     period = "" if spec.period == 64 else f" period {spec.period}"
     return f"{spec.kind}{density}{period}"
@@ -108,8 +111,8 @@ def train_for(spec: MaskSpec, terms: Terms, run: Path) -> None:
     training = TrainSpec(net=TIERS[terms.tier], data=data, scored=False, **budget)
     if spec.kind != "file":
         train(training, run)
-    elif not (run / TILE).exists() or read_checkpoint(run).progress["step"] < terms.steps:
-        learn_tile(training, run, spec.ones_per_pixel, spec.period)
+    elif not (run / spec.file).exists() or read_checkpoint(run).progress["step"] < terms.steps:
+        train_with_tile(training, run / spec.file, spec.ones_per_pixel, spec.period, learned=spec.file == "learned.npy")
 
 
 def measure(spec: MaskSpec, run: Path, size: int, scenes: int) -> list[Row]:
@@ -160,9 +163,8 @@ def main() -> int:
     terms = Terms(given.steps, given.device, given.workers, given.batch, given.tier)
     rows: list[Row] = []
     for candidate in CANDIDATES[: given.masks]:
-        spec = (
-            candidate if candidate.kind == "file" else at_equal_bytes(candidate, given.bytes_dose)
-        )  # as many ones as the first
+        one_tile = candidate.kind == "file"  # it has as many ones as the reference
+        spec = candidate if one_tile else at_equal_bytes(candidate, given.bytes_dose)
         run = given.runs / f"{title(spec).replace(' ', '-')}-b{spec.ratio}"
         train_for(spec, terms, run)
         rows += measure(spec, run, given.size, given.scenes)

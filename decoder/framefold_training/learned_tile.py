@@ -20,7 +20,6 @@ from framefold_training.loss import relative_loss
 from framefold_training.pool import open_pool
 from framefold_training.train import Run, TrainSpec
 
-TILE = "tile.npy"
 EVERY = 3
 """Steps of the net to one of the scores."""
 LEARNED_SHARE = 2 / 3
@@ -28,11 +27,12 @@ RATE = 0.03
 """Of Adam, for scores that begin with a standard deviation of 1."""
 
 
-def learn_tile(spec: TrainSpec, out: Path, ones: int, period: int) -> Bits:
-    """Train `spec.net` for its steps with a tile (B, period, period) of `ones` ones per pixel that is learned meanwhile.
+def train_with_tile(spec: TrainSpec, tile_file: Path, ones: int, period: int, *, learned: bool = True) -> Bits:
+    """Train `spec.net` for its steps with a tile (B, period, period) of `ones` ones a pixel, which is learned meanwhile or stays.
 
-    Writes the net's checkpoint and `tile.npy`, a mask file, into the folder `out`, and returns the tile. `spec` has one B.
+    Writes the tile as a mask file, the net's checkpoint beside it, and returns the tile. `spec` has one B.
     """
+    out = tile_file.parent
     assert spec.steps, "equal terms are steps"
     run, (ratio,) = Run(spec), spec.data.ratios
     scores = torch.randn(ratio, period, period, generator=torch.Generator().manual_seed(spec.data.seed)).requires_grad_()
@@ -40,14 +40,14 @@ def learn_tile(spec: TrainSpec, out: Path, ones: int, period: int) -> Bits:
     with open_pool(spec.data.pool, 0, spec.workers, torch.device(spec.device)) as pool:
         while run.step < spec.steps:
             batch = make_batch(spec.data, pool.at(run.step), run.step, chosen(scores, ones).to(spec.device))
-            if run.step % EVERY == 0 and run.step < LEARNED_SHARE * spec.steps:
+            if learned and run.step % EVERY == 0 and run.step < LEARNED_SHARE * spec.steps:
                 (scores.grad,) = torch.autograd.grad(relative_loss(run.net, batch), [scores])
                 optimizer.step()
             run.learn(Batch(*(one.detach() for one in batch.tensors)))
     tile: Bits = chosen(scores, ones).detach().numpy().astype(np.uint8)
     out.mkdir(parents=True, exist_ok=True)
     write_checkpoint(out, run.state())
-    np.save(out / TILE, tile)
+    np.save(tile_file, tile)
     return tile
 
 

@@ -12,14 +12,14 @@ from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_training import learned_tile
 from framefold_training.checkpoint import load_net
 from framefold_training.data import make_batch
-from framefold_training.learned_tile import TILE, chosen, learn_tile
+from framefold_training.learned_tile import chosen, train_with_tile
 
 
 def test_a_tile_is_learned_with_its_net_and_kept_as_a_mask_file(tmp_path):
     ones, period = 1, 8
     spec = replace(SPEC, steps=4, data=replace(DATA, ratios=(RATIO,)))
-    tile = learn_tile(spec, tmp_path, ones, period)
-    masks = derive_masks(MaskSpec("file", RATIO, file=TILE), (20, 24), tmp_path)
+    tile = train_with_tile(spec, tmp_path / "tile.npy", ones, period)
+    masks = derive_masks(MaskSpec("file", RATIO, file="tile.npy"), (20, 24), tmp_path)
     assert np.array_equal(masks.cell, tile)
     assert tile.shape == (RATIO, period, period)
     assert (tile.sum(0) == ones).all()
