@@ -28,7 +28,7 @@ RATE = 0.03
 
 
 def train_with_tile(spec: TrainSpec, tile_file: Path, ones: int, period: int, *, learned: bool = True) -> Bits:
-    """Train `spec.net` for its steps with a tile (B, period, period) of `ones` ones a pixel, that is learned meanwhile or stays.
+    """Train `spec.net` for its steps with a tile (B, period, period), `ones` ones a pixel, that is learned meanwhile or stays.
 
     Writes the tile as a mask file, the net's checkpoint beside it, and returns the tile. `spec` has one B.
     """
