@@ -83,12 +83,13 @@ def _cell_rows(one: Cell, nets: Nets, earlier: dict[tuple[Any, ...], list[Row]],
 
 
 def _earlier(paths: list[Path]) -> dict[tuple[Any, ...], list[Row]]:
-    """The rivals' rows of earlier documents, by cell and bytes."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
+    """The rivals' rows of earlier documents, by cell and bytes; the last of each method."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in (row for path in paths for row in json.loads(path.read_text())["rows"]):
         if row["method"] in (*SAME_BYTES, *OUTER_MARKS):
-            found.setdefault((row["clip"], row["dose"], row["ratio"], row["allowed_bytes"]), []).append(row)
-    return found
+            cell_rows = found.setdefault((row["clip"], row["dose"], row["ratio"], row["allowed_bytes"]), {})
+            cell_rows[row["method"]] = row
+    return {key: list(cell_rows.values()) for key, cell_rows in found.items()}
 
 
 def _options() -> argparse.Namespace:
