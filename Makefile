@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types layers tests soak openapi clean
+TEST_PROCESSES ?= 2
 SOAK_MINUTES ?= 60
 SOAK_KILLS ?= 200
 SOAK_CALM_MINUTES ?= 60
@@ -32,7 +33,7 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 soak: $(VENV)/.dev ## Kill, cut and fill for SOAK_MINUTES and SOAK_KILLS, then SOAK_CALM_MINUTES in peace
 	$(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES) --kills $(SOAK_KILLS) \

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,10 +18,16 @@ TIMEOUT_S = 120
 PROGRAMS = Path(sys.executable).parent
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that no other worker is given, and nobody who lets the system choose."""
+    while True:
+        port = random.SystemRandom().randrange(20_000 + 1_000 * (WORKER % 12), 21_000 + 1_000 * (WORKER % 12))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def start(program: str, *arguments: object, **options: object) -> subprocess.Popen[str]:

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 
 import pytest
 import uvicorn
 
 from framefold_decoder.service import serve
 from framefold_decoder.settings import DecoderSettings
+from processes import free_port
 
 
 @pytest.fixture
@@ -41,8 +41,3 @@ def test_a_signal_that_comes_before_rest_listens_to_signals_ends_it_too(tmp_path
     serve(
         DecoderSettings(data=tmp_path, model="none", ingest=f"tcp://127.0.0.1:{free_port()}", http=f"127.0.0.1:{free_port()}")
     )
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
