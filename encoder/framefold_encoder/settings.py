@@ -41,7 +41,7 @@ class EncoderSettings(BaseModel):
         (0.5, 1.0), min_length=1, max_length=255, description="Fractions of ones for blocks that move less and less"
     )
     still_below: Annotated[tuple[float, ...], Numbers] = Field(
-        (8.0, 1.0), description="Motion below which a block gets each of them: averaging's error by motion over that by noise"
+        (2.8, 0.9), description="Motion below which a block gets each of them: averaging's error by motion over that by noise"
     )
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
