@@ -9,7 +9,7 @@ exported only if it fits that better than before.
 
     python -m framefold_training.finetune --stream ID --data framefold-data --run decoder/framefold_decoder/models/fast.onnx \\
         --out training-runs/mine --minutes 10 --export my-models/mine
-    framefold-decoder decode ID --model mine        # with model_folder = "my-models"
+    framefold-decoder decode ID --models my-models --model mine
 """
 
 from __future__ import annotations
