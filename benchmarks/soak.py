@@ -152,6 +152,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended with it
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's & ignores it, and so would all that is started here
     left_out = enter_namespace()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="framefold-soak-", dir=options.folder))
     try:
         results = _both_parts(options, folder, left_out)
