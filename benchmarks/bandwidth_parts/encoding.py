@@ -2,9 +2,10 @@
 
 All of a case's figures are measured in turns on one array, larger than the caches. `fold` hands the kernel B frames at once;
 `live` folds them as they come from a camera, five at a time where they lie; `single` one at a time. Then the sums are loaded
-and stored for every frame: of uint8 frames too large for the caches that moves five bytes for one, and no kernel could reach
-more than a fifth of the read bandwidth (`single_bound`). `map` folds with three families, drawn anew for each block;
-`watched` looks at every group first, as an adaptive stream does: what that adds is the cost of the motion statistic.
+and stored for every frame: of uint8 frames too large for the caches that moves five bytes for one, which leaves a fifth of the
+read bandwidth (`single_bound`) and what the caches still hold of the sums. `map` folds with three families, drawn anew for
+each block; `watched` looks at every group first, as an adaptive stream does: what that adds is the cost of the motion
+statistic.
 """
 
 from __future__ import annotations

@@ -45,9 +45,12 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel, step_sigma: fl
     return total / exposed if exposed else 1.0
 
 
-def chi2(misfit: float, followed: float) -> float:
-    """The misfit over what noise alone would leave of it: 1 when the frames explain their snapshot."""
-    return misfit / max(1 - followed, LEAST_FREEDOM)
+def chi2(plain: float, followed: float) -> float:
+    """A `misfit` over what noise alone would leave of it: 1 when the frames explain their snapshot.
+
+    `followed` is the share of the noise that they follow, at most 1.
+    """
+    return plain / max(1 - followed, LEAST_FREEDOM)
 
 
 def psnr(estimate: npt.NDArray[np.generic], truth: npt.NDArray[np.generic], peak: float) -> float:

@@ -87,7 +87,7 @@ def fold(clips: Tensor, masks: Tensor, exposures: Tensor, dice: Dice, read_noise
     if sums.requires_grad:  # masks are learned: the noise counts as if it came from elsewhere
         snapshots = sums + (snapshots - sums).detach()
     grain = torch.randn(snapshots.shape, generator=dice.noise, device=dice.device)
-    snapshots = snapshots + read_noise[:, None, None, None] * exposures.detach().sqrt() * grain
+    snapshots = snapshots + read_noise[:, None, None, None] * exposures.sqrt() * grain
     level = (snapshots[:, 1].sum((1, 2)) / own.sum((1, 2)).clamp(min=1)).clamp(min=1e-3) * level_factor
     scale = level[:, None, None, None]
     noise = (level + read_noise**2) / level**2  # as `framefold_protocol.model.relative_noise`
@@ -125,7 +125,7 @@ def _tiled(tile: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
     """Masks (n, B, size, size) and exposures (n, 3, size, size) of three groups with the same tile."""
     down, across = (-(-size // side) for side in tile.shape[1:])
     masks = tile.repeat(1, down, across)[None, :, :size, :size].expand(count, -1, -1, -1)
-    return masks, masks.sum(1, keepdim=True).detach().round().repeat(1, 3, 1, 1)
+    return masks, masks.sum(1, keepdim=True).detach().repeat(1, 3, 1, 1)
 
 
 def _log_uniform(luck: Tensor, bounds: tuple[float, float]) -> Tensor:

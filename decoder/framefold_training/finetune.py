@@ -54,10 +54,10 @@ class Outcome:
 
     stream: str
     audit_groups: int
+    """Learned from, and the one that was kept apart."""
     steps: int
     before: float
-    """Mean squared difference to the raw frames where masks hid them, over their shot noise: 1 is the least there can be, save
-    for chance."""
+    """Of the kept group, see `misfit`: 1 is the least there can be, save for chance."""
     after: float
 
 
@@ -130,7 +130,7 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
         dice = Dice(torch.device(spec.device), spec.data.seed, run.step)
         run.learn(draw(learned, spec.data.batch, spec.data.size, dice, thinned=thinned))
         run.minutes += clock.step()
-    outcome = Outcome(stream, len(groups), run.step, before, misfit(run.average, kept))
+    outcome = Outcome(stream, len(learned) + 1, run.step, before, misfit(run.average, kept))
     if not outcome.after < outcome.before:
         found = f"{outcome.before:.5f} before and {outcome.after:.5f} after"
         hint = "Keep the net as it was, or record more audit groups"
