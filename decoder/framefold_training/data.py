@@ -2,7 +2,7 @@
 
 Notable: everything happens on the training device, so that a GPU is not starved by the CPU; batch k of a seed is a pure
 function of (seed, k) on one kind of device. A sum of Poisson counts is Poisson: snapshots are drawn directly. Some samples come
-from an integrating detector, whose read noise adds to every exposure.
+from an integrating detector, whose read noise adds to every exposure; some snapshots come in the bins of the near-lossless coder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from framefold_training.bins import binned
 from framefold_training.dice import Dice
 from framefold_training.masks import MaskMix, draw
 from framefold_training.pool import PoolSpec
@@ -24,6 +25,10 @@ READ_NOISE_RANGE = (0.1, 3.0)
 """Electrons, r.m.s. per exposure of an integrating detector, log-uniform."""
 
 INTEGRATING_SHARE = 0.25
+
+BINNED_SHARE = 0.5
+STEP_RANGE = (0.25, 3.0)
+"""Width of the near-lossless coder's bins in standard deviations, uniform; `BINNED_SHARE` of the samples come in bins."""
 
 STREAM_END_SHARE = 0.05
 """Share of samples whose previous (and of those whose next) snapshot is missing and replaced by this one."""
@@ -71,12 +76,20 @@ class Batch:
         return {f.name: getattr(self, f.name) for f in fields(self)[:-1]}
 
 
-def fold(clips: Tensor, masks: Tensor, exposures: Tensor, dice: Dice, read_noise: Tensor, level_factor: Tensor) -> Batch:
+def fold(
+    clips: Tensor,
+    masks: Tensor,
+    exposures: Tensor,
+    dice: Dice,
+    read_noise: Tensor,
+    level_factor: Tensor,
+    step_sigma: Tensor | None = None,
+) -> Batch:
     """Samples of clean clips (n, 3 B, H, W) of expected electrons: three snapshots, folded by `masks` (n, B, H, W).
 
     `exposures` (n, 3, H, W) are of all three groups; where a neighbour's differs from the masks' its sum is scaled to it.
     `read_noise` (n,) is in electrons, 0 for counting. `level_factor` (n,) multiplies the level, which at run time is that of a
-    larger field than a training crop.
+    larger field than a training crop. `step_sigma` (n,) is the width of the bins that sums are coded in; 0 or None: exact.
     """
     n, _, h, w = exposures.shape
     groups = clips.reshape(n, 3, -1, h, w)
@@ -84,13 +97,17 @@ def fold(clips: Tensor, masks: Tensor, exposures: Tensor, dice: Dice, read_noise
     sums = torch.stack([(group * masks).sum(1) for group in groups.unbind(1)], 1)
     sums = torch.where(exposures == own[:, None], sums, groups.mean(2) * exposures)
     snapshots = torch.poisson(sums.detach(), generator=dice.noise)
-    if sums.requires_grad:  # masks are learned: the noise counts as if it came from elsewhere
-        snapshots = sums + (snapshots - sums).detach()
     grain = torch.randn(snapshots.shape, generator=dice.noise, device=dice.device)
     snapshots = snapshots + read_noise[:, None, None, None] * exposures.sqrt() * grain
+    if step_sigma is not None:
+        snapshots = binned(snapshots, read_noise**2 * exposures.amin((1, 2, 3)), step_sigma)
+    if sums.requires_grad:  # masks are learned: noise and bins count as if they came from elsewhere
+        snapshots = sums + (snapshots - sums).detach()
     level = (snapshots[:, 1].sum((1, 2)) / own.sum((1, 2)).clamp(min=1)).clamp(min=1e-3) * level_factor
     scale = level[:, None, None, None]
     noise = (level + read_noise**2) / level**2  # as `framefold_protocol.model.relative_noise`
+    if step_sigma is not None:
+        noise = noise * (1 + step_sigma**2 / 12)
     return Batch(snapshots / scale, exposures, masks, noise, groups[:, 1] / scale)
 
 
@@ -101,13 +118,15 @@ def make_batch(spec: DataSpec, movies: Tensor, step: int, tile: Tensor | None = 
     """
     dice, n = Dice(movies.device, spec.seed, step), spec.batch
     ratio = _ratio(spec.ratios, dice)
-    luck = dice.shares(6, n).to(dice.device)
+    luck = dice.shares(8, n).to(dice.device)
     clips = _crops(movies, n, 3 * ratio, spec.size, dice)
     dose = _log_uniform(luck[0], DOSE_RANGE)
     clips *= (dose / clips.mean((1, 2, 3)))[:, None, None, None]
     read_noise = _log_uniform(luck[1], READ_NOISE_RANGE) * (luck[2] < INTEGRATING_SHARE)
     masks, exposures = draw(spec.masks, n, ratio, spec.size, dice) if tile is None else _tiled(tile, n, spec.size)
-    batch = fold(clips, masks, exposures, dice, read_noise, torch.exp(1.4 * luck[3] - 0.7))
+    narrow, wide = STEP_RANGE
+    step_sigma = (narrow + (wide - narrow) * luck[6]) * (luck[7] < BINNED_SHARE)
+    batch = fold(clips, masks, exposures, dice, read_noise, torch.exp(1.4 * luck[3] - 0.7), step_sigma)
     for neighbour, missing in ((0, luck[4] < STREAM_END_SHARE), (2, luck[5] < STREAM_END_SHARE)):
         for images in (batch.snapshots, batch.exposures):
             images[:, neighbour] = torch.where(missing[:, None, None], images[:, 1], images[:, neighbour])

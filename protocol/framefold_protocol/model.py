@@ -5,7 +5,8 @@ A net is one ONNX file with float32 inputs
     snapshots  (n, 3, H, W)  previous, this and next snapshot, each divided by this snapshot's level
     exposures  (n, 3, H, W)  ones per pixel of the three
     masks      (n, B, H, W)  this snapshot's masks, {0, 1}
-    noise      (n,)          variance of one frame's pixel at the level, relative to the level squared: 1 / dose for counting
+    noise      (n,)          variance of one frame's pixel at the level, relative to the level squared: 1 / dose for counting;
+                             that of the near-lossless coder's bins counts as noise
 
 and one output `frames` (n, B, H, W), the frames divided by the level. At a stream's ends the missing neighbour is this snapshot
 again. Training builds its inputs from the same definitions, so what is learned is what is fed.
@@ -80,6 +81,8 @@ def level(snapshot: npt.NDArray[np.generic], exposure: npt.NDArray[np.generic]) 
     return max(float(np.sum(snapshot, dtype=np.float64)) / max(exposed, 1.0), 1e-3)
 
 
-def relative_noise(level_counts: float, counts_per_electron: float = 1.0, read_noise_counts: float = 0.0) -> float:
-    """The net's `noise`: (gain * level + read noise^2) / level^2, all in counts."""
-    return (counts_per_electron * level_counts + read_noise_counts**2) / level_counts**2
+def relative_noise(
+    level_counts: float, counts_per_electron: float = 1.0, read_noise_counts: float = 0.0, step_sigma: float = 0.0
+) -> float:
+    """The net's `noise`: (gain * level + read noise^2) / level^2, all in counts, times 1 + step^2 / 12 for the coder's bins."""
+    return (counts_per_electron * level_counts + read_noise_counts**2) / level_counts**2 * (1 + step_sigma**2 / 12)

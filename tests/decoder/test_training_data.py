@@ -10,9 +10,11 @@ import pytest
 import torch
 from training_examples import CPU, DATA, RATIO, same, some_movies
 
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import level, relative_noise
+from framefold_training.bins import binned
 from framefold_training.data import DataSpec, fold, make_batch
 from framefold_training.dice import Dice
 from framefold_training.masks import Family, MaskMix, draw
@@ -42,23 +44,41 @@ def test_the_first_ratios_come_most():
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("read_noise", [0.0, 2.0])
-def test_a_sample_is_what_the_decoder_feeds(factor, read_noise):
+@pytest.mark.parametrize("step", [None, 0.0, 2.0])
+def test_a_sample_is_what_the_decoder_feeds(factor, read_noise, step):
     clip = np.random.default_rng(1).uniform(10, 30, (3 * RATIO, 64, 64)).astype(np.float32)
     masks = derive_masks(MaskSpec(ratio=RATIO, density=0.5), (64, 64)).window().astype(np.float32)
     exposures = torch.from_numpy(masks.sum(0)).expand(1, 3, -1, -1)
     inputs = torch.from_numpy(clip)[None], torch.from_numpy(masks)[None], exposures
-    sample = fold(*inputs, Dice(CPU, 2), torch.tensor([read_noise]), torch.tensor([factor]))
+    step_sigma = None if step is None else torch.tensor([step])
+    sample = fold(*inputs, Dice(CPU, 2), torch.tensor([read_noise]), torch.tensor([factor]), step_sigma)
     counts_level = float(clip[RATIO : 2 * RATIO].mean() / sample.frames.mean())
     assert counts_level == pytest.approx(20 * factor, rel=0.02)
     counts = sample.snapshots[0].numpy() * counts_level
     assert level(counts[1], masks.sum(0)) * factor == pytest.approx(counts_level, rel=1e-5)
-    assert float(sample.noise) == pytest.approx(relative_noise(counts_level, 1.0, read_noise), rel=1e-5)
+    assert float(sample.noise) == pytest.approx(relative_noise(counts_level, 1.0, read_noise, step or 0.0), rel=1e-5)
     assert np.allclose(sample.frames[0] * counts_level, clip[RATIO : 2 * RATIO], rtol=1e-5)
     expected = (clip.reshape(3, RATIO, 64, 64) * masks).sum(1)
-    variance = expected + read_noise**2 * masks.sum(0)
+    variance = (expected + read_noise**2 * masks.sum(0)) * (1 + (step or 0.0) ** 2 / 12)
     assert np.mean((counts - expected) ** 2 / variance) == pytest.approx(1, abs=0.05)
     if not read_noise:
         assert np.allclose(counts, np.round(counts), atol=1e-2)
+
+
+@pytest.mark.parametrize("read_noise", [0.0, 3.0])
+@pytest.mark.parametrize("step", [0.3, 0.5, 1.0, 2.5])
+def test_bins_are_the_coders(step, read_noise):
+    sums = np.arange(0, 3000, dtype=np.uint16)
+    coder = VarianceStabilised(gain=1.0, read_noise=read_noise, step=step)
+    expected = coder.restore(coder.quantise(sums), sums.dtype)
+    told = torch.tensor([read_noise**2], dtype=torch.float64), torch.tensor([step], dtype=torch.float64)
+    found = binned(torch.from_numpy(sums.astype(np.float64)).reshape(1, 1, 1, -1), *told).flatten().round().clamp(min=0)
+    assert np.array_equal(found.numpy().astype(np.uint16), expected)
+
+
+def test_sums_in_bins_of_no_width_are_left_alone():
+    sums = torch.rand(1, 3, 4, 4) * 100
+    assert torch.equal(binned(sums, torch.zeros(1), torch.zeros(1)), sums)
 
 
 def test_a_neighbour_folded_by_another_family_counts_its_own_exposure():
