@@ -175,6 +175,13 @@ def rivals(scenes: dict[str, Sums]) -> list[Row]:
 # --- quality
 
 
+def _received(sums: Sums, coding: Coding, quantisation: VarianceStabilised | None) -> FoldedGroup:
+    """A group as the decoder gets it."""
+    if quantisation is None:
+        return FoldedGroup(sums, coding)
+    return FoldedGroup(quantisation.restore(quantisation.quantise(sums), sums.dtype), coding, quantisation.step)
+
+
 def psnr_loss(dose: float, groups: int, size: int) -> Row:
     """PSNR of the shipped net, B = 20, from exact and from quantised snapshots of the same counts."""
     spec = MaskSpec(ratio=20)
@@ -185,9 +192,7 @@ def psnr_loss(dose: float, groups: int, size: int) -> Row:
     exact = [fold(group, spec) for group in np.split(counts, groups)]
     row: Row = {"dose": dose, "ratio": 20, "method": net.name}
     for name, quantisation in CODERS.items():
-        seen = [
-            FoldedGroup(quantisation.restore(quantisation.quantise(s), s.dtype) if quantisation else s, coding) for s in exact
-        ]
+        seen = [_received(sums, coding, quantisation) for sums in exact]
         errors = []
         for k, truth in enumerate(np.split(clean, groups)):
             neighbours = seen[k - 1] if k else None, seen[k + 1] if k + 1 < groups else None

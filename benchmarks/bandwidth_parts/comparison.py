@@ -129,7 +129,7 @@ def _psnr_of_net(snapshots: list[Counts], coder: FoldedCoder, material: Material
 
     net = registry.choose("auto", coder.coding)
     noise = NoiseModel(counts_per_electron=material.gain)
-    this, following = ([FoldedGroup(snapshot, coder.coding) for snapshot in snapshots] + [None])[:2]
+    this, following = ([FoldedGroup(snapshot, coder.coding, coder.step_sigma) for snapshot in snapshots] + [None])[:2]
     return _psnr(net.reconstruct(this, None, following, noise), material)
 
 

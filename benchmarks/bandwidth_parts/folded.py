@@ -45,6 +45,7 @@ class FoldedCoder:
         """For frames like these, (T, H, W)."""
         self.coding = Coding((derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),))
         self.ratio = ratio
+        self.step_sigma = quantisation.step if quantisation else 0.0
         self._folder = Folder(self.coding.families, frames.dtype)
         self._quantisation = quantisation
 

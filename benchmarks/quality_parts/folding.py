@@ -30,8 +30,6 @@ class Folded:
     """Of all messages, headers in."""
     cpu_s: float
     """Of folding and coding, all threads."""
-    step_sigma: float
-    """Width of the coder's bins over the noise; 0: exact."""
 
 
 def fold(
@@ -45,11 +43,12 @@ def fold(
     start = time.process_time()
     packed = [payload.pack(folder.fold(*pair), quantisation) for pair in zip(groups, maps, strict=True)]
     cpu_s = time.process_time() - start
+    step_sigma = quantisation.step if quantisation else 0.0
     sent, received = 0, []
     for k, (one, block_map) in enumerate(zip(packed, maps, strict=True)):
         coded = None if block_map is None else block_map.tobytes()
         message = Snapshot(k, k * folder.ratio, folder.ratio, time.time_ns(), **vars(one), block_map=coded)
         sent += wire.size(wire.encode(message))
         sums = payload.decode(one.payload, one.codec, one.dtype, folder.shape, one.base, one.quantisation)
-        received.append(FoldedGroup(sums, Coding(tuple(families), block_map)))
-    return Folded(received, sent, cpu_s, quantisation.step if quantisation else 0.0)
+        received.append(FoldedGroup(sums, Coding(tuple(families), block_map), step_sigma))
+    return Folded(received, sent, cpu_s)

@@ -74,6 +74,6 @@ def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) 
     frames = reconstructor.reconstruct(group, previous, following, NOISE)
     took = time.perf_counter() - start
     more: Row = {} if group.coding.block_map is None else {"still_blocks": float(np.mean(group.coding.block_map > 0))}
-    explained, share = trust((group, previous, following), frames, NOISE, reconstructor, step_sigma=folded.step_sigma)
+    explained, share = trust((group, previous, following), frames, NOISE, reconstructor)
     more |= {"chi2": explained, "followed": share, "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
     return cell.row(method, np.asarray(frames), folded.sent_bytes, folded.cpu_s, **more)

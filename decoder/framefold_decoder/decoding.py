@@ -52,8 +52,8 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
     frames = reconstruct(group)
     raw = store.audit(position)
     audited = None if raw is None else audit(group, frames, raw, noise, noise_error, reconstruct)
-    three, row = (group, previous, following), store.group(position)
-    explained, share = trust(three, frames, noise, reconstructor, number=row.index, step_sigma=row.step_sigma)
+    three = (group, previous, following)
+    explained, share = trust(three, frames, noise, reconstructor, number=store.group(position).index)
     quality = Quality(
         explained,
         noise.counts_per_electron,
@@ -66,17 +66,11 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
 
 
 def trust(
-    three: Neighbourhood,
-    frames: Frames,
-    noise: NoiseModel,
-    reconstructor: Reconstructor,
-    *,
-    number: int = 0,
-    step_sigma: float = 0.0,
+    three: Neighbourhood, frames: Frames, noise: NoiseModel, reconstructor: Reconstructor, *, number: int = 0
 ) -> tuple[float, float]:
     """chi2 of a group's frames, and the share of the snapshot's noise that they follow."""
     share = followed(three, noise, reconstructor, number)
-    return chi2(misfit(three[0], frames, noise, step_sigma), share), share
+    return chi2(misfit(three[0], frames, noise), share), share
 
 
 def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
@@ -107,7 +101,7 @@ def folded(store: StreamStore, position: int) -> FoldedGroup | None:
     """The snapshot at a position with its masks; None where there is none, or no snapshot."""
     if not 0 <= position < store.position or store.group(position).kind is not Kind.SNAPSHOT:
         return None
-    return FoldedGroup(store.snapshot(position), store.coding(position))
+    return FoldedGroup(store.snapshot(position), store.coding(position), store.group(position).step_sigma)
 
 
 class LibraryDecoder:

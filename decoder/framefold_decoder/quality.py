@@ -20,12 +20,12 @@ ROUNDING_VARIANCE = 1 / 12
 """Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""
 
 
-def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel, step_sigma: float = 0.0) -> float:
+def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
     """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed.
 
     `frames` are (B, H, W) in detector counts. About 1 for the true frames; above for others, or when the noise model is
     wrong; below, they follow its noise: `chi2` takes that out. var(Y) is the noise model's at the sum of the frames, and that
-    of the bins, `step_sigma` standard deviations wide, that the snapshot was coded in. Frames that were clipped or rounded for
+    of the bins that the snapshot was coded in. Frames that were clipped or rounded for
     storage below their noise give the same within some per cent. Memory stays bounded. Raises `InputError` when frames and
     snapshot differ in shape.
     """
@@ -38,7 +38,7 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel, step_sigma: fl
         exposure = masks.sum(axis=0, dtype=np.uint16)
         expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
         variance = np.maximum(noise.variance(expected, exposure), ROUNDING_VARIANCE)
-        variance += np.maximum(step_sigma**2 * variance - 1, 0) / 12  # bins of one count are exact
+        variance += np.maximum(group.step_sigma**2 * variance - 1, 0) / 12  # bins of one count are exact
         squares = (group.snapshot[rows] - expected.astype(np.float64)) ** 2 / variance
         total += float(squares.sum())  # 0 where nothing was exposed
         exposed += int(np.count_nonzero(exposure))

@@ -2,7 +2,7 @@
 
 Notable: everything happens on the training device, so that a GPU is not starved by the CPU; batch k of a seed is a pure
 function of (seed, k) on one kind of device. A sum of Poisson counts is Poisson: snapshots are drawn directly. Some samples come
-from an integrating detector, whose read noise adds to every exposure; some snapshots come in the bins of the near-lossless coder.
+from an integrating detector, whose read noise adds to every exposure; some snapshots come in the near-lossless coder's bins.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold_protocol.errors import ModelError
+from framefold_protocol.noise import NoiseModel
 
 INPUTS_VERSION = 1
 """Counts up when the inputs above change their meaning."""
@@ -81,8 +82,6 @@ def level(snapshot: npt.NDArray[np.generic], exposure: npt.NDArray[np.generic]) 
     return max(float(np.sum(snapshot, dtype=np.float64)) / max(exposed, 1.0), 1e-3)
 
 
-def relative_noise(
-    level_counts: float, counts_per_electron: float = 1.0, read_noise_counts: float = 0.0, step_sigma: float = 0.0
-) -> float:
-    """The net's `noise`: (gain * level + read noise^2) / level^2, all in counts, times 1 + step^2 / 12 for the coder's bins."""
-    return (counts_per_electron * level_counts + read_noise_counts**2) / level_counts**2 * (1 + step_sigma**2 / 12)
+def relative_noise(level_counts: float, noise: NoiseModel) -> float:
+    """The net's `noise`: (gain * level + read noise^2) / level^2, all in counts."""
+    return (noise.counts_per_electron * level_counts + noise.read_noise_counts**2) / level_counts**2

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,15 @@ class NoiseModel:
         for name, value in vars(self).items():
             if not (np.isfinite(value) and (value >= 0 or name == "offset_counts")):
                 raise InputError(f"noise model's {name} is {value}, expected a finite number, 0 or more")
+
+    def in_bins(self, step_sigma: float) -> NoiseModel:
+        """Of counts that were rounded to bins of `step_sigma` standard deviations: uniform errors of step^2 / 12 on top."""
+        more = 1 + step_sigma**2 / 12
+        return replace(
+            self,
+            counts_per_electron=more * self.counts_per_electron,
+            read_noise_counts=math.sqrt(more) * self.read_noise_counts,
+        )
 
     def variance(self, counts: npt.NDArray[np.floating], exposures: npt.NDArray[np.uint16] | int = 1) -> Variance:
         """Variance in counts^2 of the sum of `exposures` frames whose expected sum is `counts`, both (H, W)."""

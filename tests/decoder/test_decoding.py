@@ -214,7 +214,7 @@ def test_how_a_snapshot_was_coded_is_kept_and_its_error_is_not_the_reconstructio
     for each in (store, StreamStore(store.path)):
         assert [each.group(k).step_sigma for k in range(3)] == [step] * 3
     found = decode(store, 1, GapTv())
-    plain = misfit(FoldedGroup(store.snapshot(1), store.coding(1)), found.frames, NoiseModel(), step)
+    plain = misfit(FoldedGroup(store.snapshot(1), store.coding(1), step), found.frames, NoiseModel())
     assert found.quality.followed < 1
     assert found.quality.chi2 == pytest.approx(plain / max(1 - found.quality.followed, 0.05))
 

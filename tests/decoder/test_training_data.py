@@ -14,6 +14,7 @@ from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import level, relative_noise
+from framefold_protocol.noise import NoiseModel
 from framefold_training.bins import binned
 from framefold_training.data import DataSpec, fold, make_batch
 from framefold_training.dice import Dice
@@ -56,7 +57,8 @@ def test_a_sample_is_what_the_decoder_feeds(factor, read_noise, step):
     assert counts_level == pytest.approx(20 * factor, rel=0.02)
     counts = sample.snapshots[0].numpy() * counts_level
     assert level(counts[1], masks.sum(0)) * factor == pytest.approx(counts_level, rel=1e-5)
-    assert float(sample.noise) == pytest.approx(relative_noise(counts_level, 1.0, read_noise, step or 0.0), rel=1e-5)
+    noise = NoiseModel(read_noise_counts=read_noise).in_bins(step or 0.0)
+    assert float(sample.noise) == pytest.approx(relative_noise(counts_level, noise), rel=1e-5)
     assert np.allclose(sample.frames[0] * counts_level, clip[RATIO : 2 * RATIO], rtol=1e-5)
     expected = (clip.reshape(3, RATIO, 64, 64) * masks).sum(1)
     variance = (expected + read_noise**2 * masks.sum(0)) * (1 + (step or 0.0) ** 2 / 12)

@@ -25,6 +25,8 @@ class FoldedGroup:
     snapshot: npt.NDArray[np.unsignedinteger] = field(repr=False)
     """(H, W) sums in detector counts."""
     coding: Coding
+    step_sigma: float = 0.0
+    """Width of the bins that the sums were coded in, in standard deviations of their noise; 0: exact."""
     whole: FoldedGroup | None = field(default=None, repr=False)
     """What this is a part of; None: nothing."""
 
@@ -35,7 +37,7 @@ class FoldedGroup:
 
     def window(self, rows: slice, columns: slice) -> FoldedGroup:
         """A part of it that begins at a 64x64 block, to be reconstructed as it is in the whole."""
-        return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns), self.whole or self)
+        return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns), self.step_sigma, self.whole or self)
 
     def with_snapshot(self, snapshot: npt.NDArray[np.unsignedinteger]) -> FoldedGroup:
         """The group with other sums, of the same whole."""

@@ -72,6 +72,7 @@ class GapTv:
         exposure = group.exposure()
         signal = group.snapshot - np.float64(noise.offset_counts) * exposure
         counts = group.level(noise)
+        noise = noise.in_bins(group.step_sigma)
         relative = NoiseModel(noise.counts_per_electron / counts, 0.0, noise.read_noise_counts / counts)
         deviation = float(np.sqrt(relative.variance(np.ones(()))))
         components = np.array([MOVING] if deviation < NOISELESS else [STILL, MOVING], np.float32)

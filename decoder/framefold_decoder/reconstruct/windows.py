@@ -88,8 +88,7 @@ class Window:
 
     def relative_noise(self) -> float:
         """The net's `noise`."""
-        noise = self.task.noise
-        return relative_noise(self.task.level, noise.counts_per_electron, noise.read_noise_counts)
+        return relative_noise(self.task.level, self.task.noise.in_bins(self.task.three[1].step_sigma))
 
     def accept(self, answer: Floats) -> None:
         """Put the net's frames (B, rows, columns), in units of the level, into the task's, in counts, 0 or more."""
