@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what takes long to import is imported where an interrupt is
 _OPTIONS = (
     "to",
     "ratio",
+    "wire_ratio",
     "mask",
     "density",
     "period",

@@ -99,7 +99,7 @@ class Encoder:
         """What the stream is made of."""
         stream, settings = self._stream, self._settings
         described = {f.name: str(getattr(stream, f.name)) for f in fields(stream) if f.name not in _FRESH}
-        names = ("ratio", "coder", "step_sigma", "still_below")
+        names = ("ratio", "wire_ratio", "coder", "step_sigma", "still_below")
         chosen = {name: str(getattr(settings, name)) for name in names}
         return {"source": self._uri, "version": self._source.info.version} | chosen | described
 
@@ -159,6 +159,7 @@ class Encoder:
             ring = FrameRing(self._source, self._settings.ratio.largest, stop, count, self._groups.frames)
             self.summary.complete = self._stream_all(ring, uplink, stop, progress)
             self._update(uplink)
+        self._judge_wire_ratio()
         if frames := self.summary.frames - frames_before:
             self.summary.cpu_s_per_gigapixel = (time.process_time() - cpu_s) / (frames * math.prod(self._stream.shape)) * 1e9
         return ring
@@ -180,9 +181,17 @@ class Encoder:
             )
 
     def _next_ratio(self, uplink: Uplink) -> int:
-        """B of the group that is read next."""
-        self._ratio = self._settings.ratio.next(self._ratio, uplink.backlog)
-        return self._ratio
+        """B of the group that is read next: what the link asks for, and no less than the wire ratio does."""
+        bounds, budget = self._settings.ratio, self._groups.budget
+        self._ratio = bounds.next(self._ratio, uplink.backlog)
+        return max(self._ratio, min(budget.frames(), bounds.largest)) if budget else self._ratio
+
+    def _judge_wire_ratio(self) -> None:
+        """Say when the stream took clearly more bytes than it was to take."""
+        found, wanted = self.summary.wire_ratio, self._settings.wire_ratio
+        if wanted and found < 0.95 * wanted:
+            bounds, hint = self._settings.ratio, "wider bins (coder, step_sigma) or more frames (ratio) would help"
+            _log.warning("wire ratio %.1f, not %g: out of reach with %s frames a snapshot; %s", found, wanted, bounds, hint)
 
     def _hand_over(self, messages: Iterable[Parts], uplink: Uplink, stop: threading.Event) -> bool:
         return all(self._attempt(partial(uplink.put, parts), stop) for parts in messages)

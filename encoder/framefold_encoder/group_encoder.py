@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.budget import ByteBudget
 from framefold_encoder.coders import Coders
 from framefold_encoder.exposure import choose_families
 from framefold_encoder.folding import Folder
@@ -66,6 +67,9 @@ class GroupEncoder:
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
         settings.quantisation(self._noise)  # an absurd gain is refused now
+        frame_bytes = math.prod(info.shape) * info.dtype.itemsize
+        self.budget = ByteBudget(settings.wire_ratio, frame_bytes) if settings.wire_ratio else None
+        """Says how many frames the next group needs; None: no wire ratio is asked for."""
         self._exposures: dict[int, tuple[int, int]] = {}
         """Least and largest of the groups of a ratio."""
         self.position = self.frames = 0
@@ -172,26 +176,27 @@ class GroupEncoder:
         packed = payload.pack(sums, quantisation, overwrite=True)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
         parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
-        self._coded_for(time.perf_counter() - start)
-        return parts
+        return self._coded(parts, header[2], start)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
         packed = payload.pack(frames, overwrite=True)
         parts = wire.encode(RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base))
-        self._coded_for(time.perf_counter() - start)
-        return parts
+        return self._coded(parts, header[2], start)
 
     def _code_audit(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
         packed = payload.pack(frames)
         parts = wire.encode(Audit(*header, packed.dtype, packed.codec, packed.payload, packed.base))
-        self._coded_for(time.perf_counter() - start)
-        return parts
+        return self._coded(parts, 0, start)  # beside its snapshot
 
-    def _coded_for(self, seconds: float) -> None:
+    def _coded(self, parts: Parts, frames: int, start: float) -> Parts:
+        """Count a message of so many frames, begun at `start`."""
+        if self.budget:
+            self.budget.count(frames, wire.size(parts))
         with self._lock:
-            self._coding_s += seconds
+            self._coding_s += time.perf_counter() - start
+        return parts
 
 
 def _parts(frames: Frames) -> Iterator[Frames]:

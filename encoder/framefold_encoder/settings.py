@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from framefold_encoder.exposure import SMALLEST_RATIO
 from framefold_encoder.ratio import RatioRange
@@ -19,6 +19,8 @@ from framefold_protocol.masks import MAX_PERIOD, MaskKind, MaskSpec
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.settings import load_settings
 
+FREE = RatioRange(4, 32)
+"""The B that a wire ratio chooses from: what block maps need, to what nets are trained on."""
 Numbers = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 """A list, in TOML; numbers with commas between them elsewhere."""
 
@@ -31,6 +33,13 @@ class EncoderSettings(BaseModel):
     to: str = Field("tcp://127.0.0.1:5571", description="Address of the decoder's link, tcp://HOST:PORT")
     ratio: Annotated[RatioRange, PlainValidator(RatioRange.parse)] = Field(
         RatioRange(20, 20), description="B, frames per snapshot; 10..30 or auto: as many as the link asks for, within bounds"
+    )
+    wire_ratio: float | None = Field(
+        None,
+        gt=1,
+        allow_inf_nan=False,
+        description="Bytes of frames over bytes sent: every group gets as few frames as keep the stream to it, 4 to 32, "
+        "or within ratio's range",
     )
     mask: MaskKind = Field("balanced", description="Mask kind")
     density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
@@ -68,6 +77,13 @@ class EncoderSettings(BaseModel):
     key: Path | None = Field(None, description="Secret key file of this encoder, made with keygen; needed off loopback")
     decoder_key: Path | None = Field(None, description="Public key file of the decoder; with key")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_the_ratio_free(cls, values: Any) -> Any:
+        """Unless a range is given, a wire ratio chooses among all B that nets are trained on."""
+        free = isinstance(values, dict) and values.get("wire_ratio") is not None and "ratio" not in values
+        return values | {"ratio": FREE} if free else values
+
     @property
     def families(self) -> tuple[MaskSpec, ...]:
         """The stream's mask families at their largest ratio. Raises `InputError` when the keys contradict each other."""
@@ -75,6 +91,9 @@ class EncoderSettings(BaseModel):
         if file and self.ratio.smallest != self.ratio.largest:
             hint = "Give one ratio, the number of masks in the file"
             raise InputError(f"ratio is {self.ratio}, but the masks of file {file} have one only", hint=hint)
+        if self.wire_ratio and self.ratio.smallest == self.ratio.largest:
+            hint = "Give ratio a range such as 4..32, or leave it out"
+            raise InputError(f"ratio is {self.ratio}, which leaves wire_ratio nothing to choose", hint=hint)
         first = MaskSpec(self.mask, self.ratio.largest, self.density, self.period, self.seed, file)
         return (first, *self._still_families(first)) if self.adaptive else (first,)
 

@@ -355,3 +355,17 @@ def test_the_ratio_follows_the_link_and_every_snapshot_says_its_own():
         at = np.arange(data.frames) % 5
         masks = derive_masks(spec.with_ratio(data.frames), (256, 256)).window()
         assert np.array_equal(decoded(data, (256, 256)), (frames[at] * masks.astype(np.uint64)).sum(axis=0))
+
+
+@pytest.mark.parametrize(("wire_ratio", "within"), [(12.0, (11.4, 13.0)), (500.0, (20.0, 400.0))])
+def test_a_stream_keeps_to_its_wire_ratio_or_says_that_it_cannot(wire_ratio, within, caplog):
+    frames = np.random.default_rng(0).poisson(20, (5, 256, 256)).astype(np.uint8)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=wire_ratio, coder="variance-stabilised", step_sigma=1.0, audit=40)
+        summary = Encoder(Repeated(frames, 800), settings).run(threading.Event())
+    assert summary.complete
+    assert within[0] < summary.wire_ratio < within[1]
+    assert ("out of reach with 4..32 frames" in caplog.text) == (wire_ratio > 100)
+    ratios = [data.frames for data in stored if isinstance(data, Snapshot)]
+    assert all(data.quantisation.step == 1.0 for data in stored if isinstance(data, Snapshot))
+    assert max(ratios) == 32 if wire_ratio > 100 else 4 <= min(ratios) <= max(ratios) < 20

@@ -1,0 +1,68 @@
+"""How many frames the next group gets so that a stream keeps to a wire ratio."""
+
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefold_encoder.budget import ByteBudget
+from framefold_encoder.settings import EncoderSettings, load_encoder_settings
+from framefold_protocol.errors import InputError, SettingsError
+
+FRAME = 1_000_000
+
+
+def stream(budget, sizes, late=0, audits=0):
+    """Groups of the B asked for, whose snapshots have these bytes, known `late` groups later; their B and all bytes."""
+    ratios, under_way, sent = [], deque(), 0
+    for k, size in enumerate(sizes):
+        ratios.append(budget.frames())
+        under_way.append((ratios[-1], size))
+        sent += size
+        if audits and k % audits == 0:
+            budget.count(0, 5 * FRAME)
+            sent += 5 * FRAME
+        if len(under_way) > late:
+            budget.count(*under_way.popleft())
+    return ratios, sent
+
+
+@given(st.floats(2, 60), st.integers(FRAME // 4, 2 * FRAME), st.integers(0, 3))
+def test_a_steady_stream_gets_the_fewest_frames_that_keep_to_it(wire_ratio, size, late):
+    ratios, sent = stream(ByteBudget(wire_ratio, FRAME), [size] * 300, late)
+    exact = wire_ratio * size / FRAME
+    assert all(exact - 1 <= ratio <= exact + 2 for ratio in ratios[100:])
+    assert sum(ratios) * FRAME / sent >= 0.97 * wire_ratio
+    assert sum(ratios[100:]) / 200 <= exact + 1
+
+
+def test_what_comes_on_top_is_made_up_for():
+    ratios, sent = stream(ByteBudget(20, FRAME), [FRAME // 2] * 400, late=2, audits=10)
+    assert sum(ratios) * FRAME / sent == pytest.approx(20, rel=0.05)
+    assert min(ratios[50:]) > 10
+
+
+def test_a_scene_that_calms_down_gets_fewer_frames():
+    sizes = [FRAME] * 60 + [FRAME // 3] * 200
+    ratios, sent = stream(ByteBudget(20, FRAME), sizes, late=2)
+    assert ratios[59] == 20
+    assert set(ratios[-20:]) <= {6, 7}
+    assert sum(ratios) * FRAME / sent >= 19.5
+
+
+def test_without_a_range_it_chooses_among_all_that_nets_take():
+    assert str(EncoderSettings(wire_ratio=30).ratio) == "4..32"
+    assert str(EncoderSettings(wire_ratio=30, ratio="10..20").ratio) == "10..20"
+    assert str(EncoderSettings().ratio) == "20"
+
+
+def test_a_fixed_ratio_leaves_nothing_to_choose():
+    with pytest.raises(InputError, match=r"ratio is 20, which leaves wire_ratio nothing to choose.*4\.\.32"):
+        _ = EncoderSettings(wire_ratio=30, ratio=20).families
+
+
+@pytest.mark.parametrize("value", ["1", "0.5", "nan", "x"])
+def test_a_wire_ratio_is_more_than_one(value):
+    with pytest.raises(SettingsError, match=f"--wire-ratio is '{value}'"):
+        load_encoder_settings(None, {"wire_ratio": value})
