@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ from typing import Any, Self, TextIO
 import msgpack
 
 from framefold_protocol import wire
+from framefold_protocol.checksum import crc32
 from framefold_protocol.disk_journal import DiskJournal, JournalInUse
 from framefold_protocol.durable import disk_errors, lock_folder, make_folder, write_durably
 from framefold_protocol.errors import RemoteProtocolError, StoreError
@@ -64,13 +64,13 @@ class Tally:
     def pack(self) -> bytes:
         """As a line of text."""
         text = json.dumps(asdict(self)).encode()
-        return b"%08x %s\n" % (zlib.crc32(text), text)
+        return b"%08x %s\n" % (crc32(text), text)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Tally:
         """From `pack`; an empty one from anything else."""
         checksum, _, text = packed.partition(b"\n")[0].partition(b" ")
-        if checksum != b"%08x" % zlib.crc32(text):
+        if checksum != b"%08x" % crc32(text):
             return cls()
         fields = json.loads(text)
         return cls(**fields | {"ratios": {int(ratio): count for ratio, count in fields["ratios"].items()}})

@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from framefold_protocol.checksum import crc32
 from framefold_protocol.errors import LocalProtocolError, StoreError
 from framefold_protocol.wire import Parts
 
@@ -63,7 +63,7 @@ class Head:
     def pack(self) -> bytes:
         """The bytes of a new segment."""
         start, rest = _START.pack(MAGIC, VERSION), struct.pack("<QQI", self.run, self.first, len(self.metadata))
-        checksum = struct.pack("<I", _crc32(start, rest, self.metadata))
+        checksum = struct.pack("<I", crc32(start, rest, self.metadata))
         return b"".join((start, pack_mark(self.size), rest, checksum, self.metadata))
 
 
@@ -136,13 +136,13 @@ def segment_paths(folder: Path) -> list[Path]:
 def pack_mark(offset: int) -> bytes:
     """The mark's 12 bytes, for `MARK_OFFSET`. They lie within one sector of the disk, so that they change as one."""
     packed = struct.pack("<Q", offset)
-    return struct.pack("<I", _crc32(packed)) + packed
+    return struct.pack("<I", crc32(packed)) + packed
 
 
 def pack_record(position: int, parts: Parts) -> list[bytes]:
     """A record's bytes: its head, and the message's parts as they are."""
-    fields = struct.pack("<QIQI", position, len(parts[0]), len(parts[1]), _crc32(*parts))
-    return [fields + struct.pack("<I", _crc32(fields)), *parts]
+    fields = struct.pack("<QIQI", position, len(parts[0]), len(parts[1]), crc32(*parts))
+    return [fields + struct.pack("<I", crc32(fields)), *parts]
 
 
 def read_segments(folder: Path) -> list[Segment]:
@@ -174,10 +174,10 @@ def read_head(path: Path) -> Head:
             raise StoreError(f"journal segment {path} has format version {version}, expected {VERSION}", hint=hint)
         run, first, length, checksum = _REST.unpack(found[-_REST.size :])
         metadata = file.read(min(length, _MAX_METADATA))
-    if _crc32(found[: _START.size], found[-_REST.size : -4], metadata) != checksum:
+    if crc32(found[: _START.size], found[-_REST.size : -4], metadata) != checksum:
         raise StoreError(f"journal segment {path} is damaged at offset 0: its head fails its checksum", hint=_RESTORE)
     mark_checksum, mark = _MARK.unpack_from(found, MARK_OFFSET)
-    return Head(run, first, metadata, mark if _crc32(struct.pack("<Q", mark)) == mark_checksum else 0)
+    return Head(run, first, metadata, mark if crc32(struct.pack("<Q", mark)) == mark_checksum else 0)
 
 
 def read_record(record: Record) -> Parts:
@@ -206,7 +206,7 @@ def _read_segment(path: Path, head: Head, end: int | None) -> Segment:
 def _read_record(path: Path, descriptor: int, offset: int, position: int, with_body: bool) -> Record | None:
     """The record of a position, if it is at an offset; `with_body`: and if its body is whole."""
     found = os.pread(descriptor, _RECORD.size, offset)
-    if len(found) < _RECORD.size or _crc32(found[:-4]) != struct.unpack("<I", found[-4:])[0]:
+    if len(found) < _RECORD.size or crc32(found[:-4]) != struct.unpack("<I", found[-4:])[0]:
         return None
     record = Record.at(path, offset, found)
     if record.position != position or record.end > os.fstat(descriptor).st_size:
@@ -224,7 +224,7 @@ def _read_body(record: Record, descriptor: int) -> Parts:
     for length in record.lengths:
         parts.append(_pread(descriptor, length, offset))
         offset += length
-    if [len(part) for part in parts] != list(record.lengths) or _crc32(*parts) != record.checksum:
+    if [len(part) for part in parts] != list(record.lengths) or crc32(*parts) != record.checksum:
         raise _damaged(record.path, record.offset, record.position)
     return parts
 
@@ -241,10 +241,3 @@ def _damaged(path: Path, offset: int, position: int, end: int | None = None) -> 
     missing = f", and the next segment begins with position {end}" if end is not None else ""
     message = f"journal segment {path} is damaged at offset {offset}: there is no whole record of position {position}"
     return StoreError(message + missing, hint=_RESTORE)
-
-
-def _crc32(*pieces: bytes) -> int:
-    checksum = 0
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    return checksum

@@ -16,13 +16,13 @@ import reprlib
 import struct
 import types
 import typing
-import zlib
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 
 import msgpack
 
 from framefold_protocol import messages
+from framefold_protocol.checksum import crc32
 from framefold_protocol.errors import InputError, RemoteProtocolError
 from framefold_protocol.messages import VERSIONS, Message
 
@@ -84,7 +84,7 @@ class Reader:
             if len(part) > limit:
                 hint = "Raise max_message_mb of the decoder, or stream smaller frames"
                 raise RemoteProtocolError(f"message {name} has {len(part)} bytes, limit {limit}", code="too-large", hint=hint)
-        if struct.unpack("<I", checksum)[0] != _checksum(header, payload):
+        if struct.unpack("<I", checksum)[0] != crc32(header, payload):
             raise RemoteProtocolError("message checksum does not match its bytes", code="checksum", hint="Send it again")
         return header, payload
 
@@ -104,7 +104,7 @@ def encode(message: Message, version: int | None = None) -> Parts:
     header = {"v": version or _SINCE.get(type(message), 1), "type": _NAMES[type(message)], **asdict(message)}
     payload = header.pop("payload", b"")
     packed = msgpack.packb(header)
-    return [packed, payload, struct.pack("<I", _checksum(packed, payload))]
+    return [packed, payload, struct.pack("<I", crc32(packed, payload))]
 
 
 def decode(parts: Sequence[bytes]) -> Message:
@@ -115,10 +115,6 @@ def decode(parts: Sequence[bytes]) -> Message:
 def size(parts: Sequence[bytes]) -> int:
     """Bytes a message takes on the wire: its parts and their ZMTP 3.1 frame headers; TCP/IP headers are not counted."""
     return sum(len(part) + (2 if len(part) < 256 else 9) for part in parts)
-
-
-def _checksum(header: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(header))
 
 
 def _build_message(name: object, values: dict[str, typing.Any], payload: bytes) -> Message:
