@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -40,6 +40,7 @@ from framefold_protocol.masks import MaskSpec, derive_masks
 from quality_parts.cells import NOISE
 from quality_parts.clips import BUILT_IN, Clip, load
 from quality_parts.folding import Folded, fold
+from quality_parts.to_bytes import fewest_frames
 
 RATIOS = (4, 32)
 REFERENCE = 20
@@ -91,18 +92,6 @@ def around_middle(frames: npt.NDArray[Any], ratio: int) -> npt.NDArray[Any]:
     return frames[first : first + 3 * ratio]
 
 
-def at_bytes(fold_at: Callable[[int], Folded], allowed: float) -> tuple[int, Folded]:
-    """The smallest B whose snapshot takes at most `allowed` bytes per frame, and its groups; the largest B if none does."""
-    low, high = RATIOS
-    while low < high:
-        middle = (low + high) // 2
-        if fold_at(middle).sent_bytes / middle <= allowed:
-            high = middle
-        else:
-            low = middle + 1
-    return low, fold_at(low)
-
-
 def measure(clip: Clip, dose: float, registry: Registry, model: str) -> list[Row]:
     """A row a coder and contender."""
     expected, counts = clip.take(dose)
@@ -115,14 +104,14 @@ def measure(clip: Clip, dose: float, registry: Registry, model: str) -> list[Row
                 return folded(around_middle(counts, ratio), one, quantisation)
 
             same = one.beside is not None or not allowed
-            ratio, groups = (REFERENCE, fold_at(REFERENCE)) if same else at_bytes(fold_at, allowed)
-            allowed = allowed or groups.sent_bytes / ratio * 1.005
+            ratio, groups = (REFERENCE, fold_at(REFERENCE)) if same else fewest_frames(fold_at, allowed, RATIOS)
+            allowed = allowed or groups.bytes_per_frame * 1.005
             before, group, after = groups.groups
             net = registry.choose(model, group.coding)
             frames = net.reconstruct(group, before, after, NOISE)
             truth = around_middle(expected, ratio)[ratio : 2 * ratio]
             told = {"clip": clip.name, "dose": dose, "coder": coder, "masks": one.name, "ratio": ratio, "model": net.name}
-            bits = 8 * groups.sent_bytes / ratio / frames[0].size
+            bits = 8 * groups.bytes_per_frame / frames[0].size
             rows.append({**told, "bits_per_pixel": bits, "psnr": psnr(frames, truth, peak)})
     return rows
 

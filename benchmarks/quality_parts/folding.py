@@ -28,6 +28,8 @@ class Folded:
     groups: list[FoldedGroup]
     sent_bytes: int
     """Of all messages, headers in."""
+    bytes_per_frame: float
+    """Of them, on average."""
     cpu_s: float
     """Of folding and coding, all threads."""
 
@@ -51,4 +53,4 @@ def fold(
         sent += wire.size(wire.encode(message))
         sums = payload.decode(one.payload, one.codec, one.dtype, folder.shape, one.base, one.quantisation)
         received.append(FoldedGroup(sums, Coding(tuple(families), block_map), step_sigma))
-    return Folded(received, sent, cpu_s)
+    return Folded(received, sent, sent / len(counts), cpu_s)

@@ -14,18 +14,19 @@ import numpy as np
 from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_encoder.exposure import choose_families
-from framefold_encoder.motion import motion
-from framefold_encoder.settings import EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from quality_parts.cells import GROUPS, NOISE, Cell, Row
+from quality_parts.cells import NOISE, Cell, Row
 from quality_parts.folding import Folded, fold
+from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
 METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
+TO_BYTES = "framefold wire-ratio"
+STEP_SIGMA = 1.0
+"""Of the bins when B is free (`benchmarks/rate.py`)."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,11 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     """A row a method. The reference net has one where it fits the ratio."""
     default = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
     plain = cell.lossless, fold(cell.counts, default, HALF_SIGMA)
-    folds = dict(zip(METHODS, (*plain, _adaptive(cell), _adaptive(cell, HALF_SIGMA)), strict=True))
+    adaptive = (fold_adaptively(cell.counts, cell.ratio, coder) for coder in (None, HALF_SIGMA))
+    folds = dict(zip(METHODS, (*plain, *adaptive), strict=True))
     rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
+    rows.append(_row_to_bytes(cell, nets))
     if nets.reference:
         try:
             net = nets.registry.choose(nets.reference, cell.lossless.groups[1].coding)
@@ -60,12 +63,17 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     return rows
 
 
-def _adaptive(cell: Cell, quantisation: VarianceStabilised | None = None) -> Folded:
-    """As the encoder folds with `adaptive`: families, motion and thresholds are its own."""
-    settings = EncoderSettings(ratio=cell.ratio, adaptive=True)
-    families = [derive_masks(spec, cell.shape) for spec in settings.families]
-    maps = [choose_families(motion(group), settings.still_below) for group in np.split(cell.counts, GROUPS)]
-    return fold(cell.counts, families, quantisation, maps)
+def _row_to_bytes(cell: Cell, nets: Nets) -> Row:
+    """B is free, and may be larger than the cell's, so all of the clip is streamed; the bytes a frame are the cell's."""
+    _, counts = cell.clip.take(cell.dose)
+    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, STEP_SIGMA)
+    start = time.perf_counter()
+    found = reconstruct(folded, cell.middle, nets.registry, nets.model)
+    took = time.perf_counter() - start
+    told: Row = {"frames_per_snapshot": ratio, "step_sigma": STEP_SIGMA, "decode_frames_per_s": len(found.frames) / took}
+    told |= {"chi2": found.chi2, "followed": found.followed, "model": found.model}
+    sent = round(folded.bytes_per_frame * len(cell.counts))
+    return cell.row(TO_BYTES, found.frames, sent, folded.cpu_s * len(cell.counts) / len(counts), **told)
 
 
 def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:

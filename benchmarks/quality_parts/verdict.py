@@ -13,7 +13,7 @@ from typing import Any
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
 Row = dict[str, Any]
-OURS = ("framefold lossless", "framefold adaptive", "framefold adaptive half-sigma")
+OURS = ("framefold lossless", "framefold adaptive", "framefold adaptive half-sigma", "framefold wire-ratio")
 RIVALS = ("gap-tv", "reference net", *SAME_BYTES)
 CHI2_RANGE = (0.9, 1.1)
 _REASONS = {

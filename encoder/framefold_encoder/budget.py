@@ -2,7 +2,7 @@
 
 A snapshot takes about the same bytes however many frames are in it, so the last one tells the B that the ratio asks for. What
 the stream as a whole is over or under its bytes by, because the first groups were a guess, the scene changed, or audit groups
-were sent, is made up for over the next `HORIZON` groups.
+were sent, is made up for over the next `HORIZON` groups. So what a still scene spared is spent when things move.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class ByteBudget:
             self._over += message_bytes - frames * self._allowed
             if frames:
                 self._last = message_bytes
+            self._over = max(self._over, -HORIZON * self._last)  # what is spared for long is not spent all at once
 
     def frames(self) -> int:
         """B of the next group, at least 1: as few frames as the wire ratio allows."""

@@ -72,6 +72,8 @@ class Encoder:
         self._groups = GroupEncoder(source.info, settings)
         self._stream = describe(source.info, self._groups.coding, settings.counts_per_electron, settings.audit)
         self._ratio = settings.ratio.smallest
+        self._borne = 0
+        """B that bytes and scene ask for, where there is a wire ratio."""
         self._sent_before = 0
         self._durable: StreamJournal | None = None
         self.summary = Summary(self._stream.stream_id)
@@ -181,10 +183,14 @@ class Encoder:
             )
 
     def _next_ratio(self, uplink: Uplink) -> int:
-        """B of the group that is read next: what the link asks for, and no less than the wire ratio does."""
-        bounds, budget = self._settings.ratio, self._groups.budget
+        """B of the group read next: what the link asks for, at least what the wire ratio does or a still scene bears."""
+        bounds, groups = self._settings.ratio, self._groups
         self._ratio = bounds.next(self._ratio, uplink.backlog)
-        return max(self._ratio, min(budget.frames(), bounds.largest)) if budget else self._ratio
+        if groups.budget is None:
+            return self._ratio
+        self._borne = bounds.grown(self._borne) if groups.still else self._borne * 3 // 4
+        self._borne = max(self._borne, min(groups.budget.frames(), bounds.largest))
+        return max(self._ratio, self._borne)
 
     def _judge_wire_ratio(self) -> None:
         """Say when the stream took clearly more bytes than it was to take."""

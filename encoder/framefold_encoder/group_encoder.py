@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from framefold_encoder.budget import ByteBudget
 from framefold_encoder.coders import Coders
-from framefold_encoder.exposure import choose_families
+from framefold_encoder.exposure import choose_families, is_still
 from framefold_encoder.folding import Folder
 from framefold_encoder.motion import motion
 from framefold_encoder.ring import Group
@@ -52,6 +52,8 @@ class GroupEncoder:
         self._started = time.perf_counter()
         self._info = info
         self._settings = settings
+        self.still = False
+        """Whether the last group would have borne more frames; only with `adaptive` is it known."""
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
         ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
@@ -116,7 +118,9 @@ class GroupEncoder:
         if not self._settings.adaptive:
             return None
         gain = self._noise.counts_per_electron if self._noise else 1.0
-        return choose_families(motion(frames, gain, self._settings.threads), self._settings.still_below)
+        seen = motion(frames, gain, self._settings.threads)
+        self.still = is_still(seen)
+        return choose_families(seen, self._settings.still_below)
 
     def _place(self, frames: int) -> tuple[int, int, int]:
         """Position, first frame and number of frames of the stream's next message."""

@@ -10,7 +10,7 @@ from framefold_protocol.masks import MAX_RATIO
 AUTO = (10, 30)
 """The paper's range (Zheng et al. 2021)."""
 GROW_ABOVE = 0.5
-"""Backlog above which B grows, by an eighth a group: fast, because what comes next is a loss."""
+"""Backlog above which B grows: fast, because what comes next is a loss."""
 SHRINK_BELOW = 0.25
 """Backlog below which B shrinks, by one frame a group: slowly, because what comes next is the backlog again."""
 
@@ -44,5 +44,9 @@ class RatioRange:
     def next(self, current: int, backlog: float) -> int:
         """B of the group after one of `current` frames, when this share of what may wait for the link is waiting."""
         if backlog > GROW_ABOVE:
-            return min(current + max(1, current // 8), self.largest)
+            return self.grown(current)
         return max(current - 1, self.smallest) if backlog < SHRINK_BELOW else current
+
+    def grown(self, current: int) -> int:
+        """An eighth more, or one frame."""
+        return min(current + max(1, current // 8), self.largest)

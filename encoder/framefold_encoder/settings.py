@@ -38,7 +38,8 @@ class EncoderSettings(BaseModel):
         None,
         gt=1,
         allow_inf_nan=False,
-        description="Bytes of frames over bytes sent: every group gets as few frames as keep the stream to it, 4 to 32, "
+        description="Bytes of frames over bytes sent: every group gets as few frames as keep the stream to it, or with "
+        "adaptive as many as a still scene bears, 4 to 32, "
         "or within ratio's range",
     )
     mask: MaskKind = Field("balanced", description="Mask kind")

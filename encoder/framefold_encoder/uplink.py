@@ -112,7 +112,8 @@ class Uplink:
             raise StreamClosed(f"stream {self._session.stream.stream_id} is stored and closed; the source goes on", hint=hint)
         if room:
             self._journal.append(parts)
-            self._syncer.wake()
+            if self._journal.synced < self._journal.end:
+                self._syncer.wake()
             self._ring()
         return room
 

@@ -1,0 +1,123 @@
+"""For given bytes: fewer frames a snapshot in wider bins, or more frames in narrower ones? On training scenes alone.
+
+    python benchmarks/rate.py [--movies 100] [--json PATH]
+
+Training's own movies (of numbers that no training reaches) are folded at random doses by the default masks at B = 10, 15 and
+30, losslessly: that many bytes a frame. Then B is free: block maps, bins of each width, and for each the fewest frames a
+snapshot that take no more bytes. All are reconstructed over the same frames; the score is the mean gain in PSNR over the plain
+lossless snapshots. The best width is what `quality.py` and the README take for `--wire-ratio`; no clip that quality is measured
+on is used. Prints a card and, as the last line, one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from bandwidth_parts.card import table
+from bandwidth_parts.machine import description
+from framefold_decoder.quality import psnr
+from framefold_decoder.reconstruct.registry import Registry
+from framefold_protocol.errors import FramefoldError
+from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_training.pool import PoolSpec, render
+from quality_parts.folding import fold
+from quality_parts.to_bytes import reconstruct, to_bytes
+
+FIRST_MOVIE = 20_000_000
+SIDE = 192
+FRAMES = 90
+SCORED = slice(30, 60)
+"""Frames with neighbours in time on both sides, whole groups of each of `RATIOS`."""
+RATIOS = (10, 15, 30)
+STEPS = (0.5, 1.0, 1.5, 2.0, 3.0)
+DOSES = (3.0, 200.0)
+BANDS = {"3 to 15 e-/px": (3, 15), "15 to 60 e-/px": (15, 60), "60 to 200 e-/px": (60, 200)}
+Row = dict[str, Any]
+
+
+def look(number: int, registry: Registry, model: str) -> list[Row]:
+    """A row a B of the plain snapshots and step, of one movie at a dose of its own."""
+    rng = np.random.default_rng([number, 7])
+    dose = float(np.exp(rng.uniform(*np.log(DOSES))))
+    clean = render(PoolSpec(frames=FRAMES, side=SIDE), FIRST_MOVIE + number).astype(np.float32)
+    expected = clean * np.float32(dose / clean.mean())
+    counts = rng.poisson(expected)
+    counts = counts.astype(np.uint8 if counts.max() < 256 else np.uint16)
+    truth, peak, rows = expected[SCORED], float(expected.max()), list[Row]()
+    for plain_ratio in RATIOS:
+        plain = fold(counts, [derive_masks(MaskSpec(ratio=plain_ratio), (SIDE, SIDE))])
+        reference = psnr(reconstruct(plain, SCORED, registry, model, judge=False).frames, truth, peak)
+        for step in STEPS:
+            ratio, folded = to_bytes(counts, plain.bytes_per_frame, step)
+            found = psnr(reconstruct(folded, SCORED, registry, model, judge=False).frames, truth, peak)
+            told = {"movie": number, "dose": dose, "plain_ratio": plain_ratio, "step_sigma": step, "ratio": ratio}
+            sizes = {"wire_ratio": counts[0].nbytes / folded.bytes_per_frame, "plain_psnr": reference, "psnr": found}
+            rows.append(told | sizes)
+    return rows
+
+
+def summary(rows: list[Row]) -> list[Row]:
+    """Mean gain and B by step, for each B of the plain snapshots and band of doses, and over all."""
+    found = []
+    for plain_ratio in (None, *RATIOS):
+        for band, (low, high) in ({"all": (0, np.inf)} | BANDS).items():
+            for step in STEPS:
+                mine = [
+                    row
+                    for row in rows
+                    if row["step_sigma"] == step and low <= row["dose"] < high and plain_ratio in (None, row["plain_ratio"])
+                ]
+                if mine:
+                    gain, ratio = (mean(row["psnr"] - row["plain_psnr"] for row in mine), mean(row["ratio"] for row in mine))
+                    found.append({"plain_ratio": plain_ratio, "doses": band, "step_sigma": step, "gain": gain, "ratio": ratio})
+    return found
+
+
+def card(means: list[Row]) -> str:
+    """A line a B and band of doses, a column a step."""
+    lines = []
+    for key in dict.fromkeys((row["plain_ratio"], row["doses"]) for row in means):
+        mine = [row for row in means if (row["plain_ratio"], row["doses"]) == key]
+        lines.append([str(key[0] or "all"), key[1], *(f"{row['gain']:+.2f} ({row['ratio']:.1f})" for row in mine)])
+    head = ["plain B", "doses", *(f"{step:g} sigma" for step in STEPS)]
+    return "Gain over plain lossless snapshots of the same bytes, dB (mean B)\n" + table(head, lines, left=2)
+
+
+def main() -> int:
+    """Run the study; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Frames a snapshot and width of the bins for given bytes.")
+    parser.add_argument("--movies", type=int, default=100)
+    parser.add_argument("--model", default="auto", help="reconstruct with: auto, or a model's name")
+    parser.add_argument("--models", type=Path, help="folder of further models, NAME.onnx with NAME.json")
+    parser.add_argument("--json", type=Path, help="write the JSON document here too")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    try:
+        registry = Registry(given.models, provider="cpu")
+        registry.check(given.model)
+        for number in range(given.movies):
+            rows += look(number, registry, given.model)
+            print(f"\r{number + 1} of {given.movies} movies", end="", file=sys.stderr)
+    except FramefoldError as error:
+        print(f"rate: {error}", file=sys.stderr)
+        return 2
+    print(file=sys.stderr)
+    means = summary(rows)
+    print(card(means))
+    command = " ".join(["python benchmarks/rate.py", *sys.argv[1:]])
+    document = {"command": command, "machine": description(), "means": means, "rows": rows}
+    if given.json:
+        given.json.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
