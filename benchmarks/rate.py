@@ -6,7 +6,8 @@ Training's own movies (of numbers that no training reaches) are folded at random
 30, losslessly: that many bytes a frame. Then B is free: block maps, bins of each width, and for each the fewest frames a
 snapshot that take no more bytes. All are reconstructed over the same frames; the score is the mean gain in PSNR over the plain
 lossless snapshots. The best width is what `quality.py` and the README take for `--wire-ratio`; no clip that quality is measured
-on is used. Prints a card and, as the last line, one JSON document.
+on is used. chi2 is told as well: none of these scenes is unlike training. Prints a card and, as the last line, one JSON
+document.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_training.pool import PoolSpec, render
 from quality_parts.folding import fold
 from quality_parts.to_bytes import reconstruct, to_bytes
+from quality_parts.verdict import CHI2_RANGE
 
 FIRST_MOVIE = 20_000_000
 SIDE = 192
@@ -37,6 +39,8 @@ SCORED = slice(30, 60)
 """Frames with neighbours in time on both sides, whole groups of each of `RATIOS`."""
 RATIOS = (10, 15, 30)
 STEPS = (0.5, 1.0, 1.5, 2.0, 3.0)
+JUDGED = 1.0
+"""The width of which chi2 is measured, too."""
 DOSES = (3.0, 200.0)
 BANDS = {"3 to 15 e-/px": (3, 15), "15 to 60 e-/px": (15, 60), "60 to 200 e-/px": (60, 200)}
 Row = dict[str, Any]
@@ -53,13 +57,15 @@ def look(number: int, registry: Registry, model: str) -> list[Row]:
     truth, peak, rows = expected[SCORED], float(expected.max()), list[Row]()
     for plain_ratio in RATIOS:
         plain = fold(counts, [derive_masks(MaskSpec(ratio=plain_ratio), (SIDE, SIDE))])
-        reference = psnr(reconstruct(plain, SCORED, registry, model, judge=False).frames, truth, peak)
+        seen = reconstruct(plain, SCORED, registry, model)
+        reference = psnr(seen.frames, truth, peak)
         for step in STEPS:
-            ratio, folded = to_bytes(counts, plain.bytes_per_frame, step)
-            found = psnr(reconstruct(folded, SCORED, registry, model, judge=False).frames, truth, peak)
+            ratio, folded = to_bytes(counts, plain.bytes_per_frame, step, SCORED.stop)
+            free = reconstruct(folded, SCORED, registry, model, judge=step == JUDGED)
+            found = psnr(free.frames, truth, peak)
             told = {"movie": number, "dose": dose, "plain_ratio": plain_ratio, "step_sigma": step, "ratio": ratio}
             sizes = {"wire_ratio": counts[0].nbytes / folded.bytes_per_frame, "plain_psnr": reference, "psnr": found}
-            rows.append(told | sizes)
+            rows.append(told | sizes | ({"plain_chi2": seen.misfits, "chi2": free.misfits} if step == JUDGED else {}))
     return rows
 
 
@@ -77,6 +83,20 @@ def summary(rows: list[Row]) -> list[Row]:
                 if mine:
                     gain, ratio = (mean(row["psnr"] - row["plain_psnr"] for row in mine), mean(row["ratio"] for row in mine))
                     found.append({"plain_ratio": plain_ratio, "doses": band, "step_sigma": step, "gain": gain, "ratio": ratio})
+    return found
+
+
+def trusted(rows: list[Row]) -> Row:
+    """The share of the snapshots whose chi2 lies in the range: none of these scenes is unlike training."""
+    found: Row = {"range": CHI2_RANGE}
+    for kind in ("plain_chi2", "chi2"):
+        misfits = np.array([one for row in rows if kind in row for one in row[kind]])
+        inside = (misfits >= CHI2_RANGE[0]) & (misfits <= CHI2_RANGE[1])
+        found[kind] = {
+            "snapshots": len(misfits),
+            "within": float(inside.mean()),
+            "above": float((misfits > CHI2_RANGE[1]).mean()),
+        }
     return found
 
 
@@ -110,9 +130,12 @@ def main() -> int:
         return 2
     print(file=sys.stderr)
     means = summary(rows)
+    trust = trusted(rows)
     print(card(means))
+    for kind, name in (("plain_chi2", "plain snapshots"), ("chi2", f"B free, {JUDGED:g} sigma")):
+        print(f"chi2 of {name}: {trust[kind]['within']:.1%} of {trust[kind]['snapshots']} within {CHI2_RANGE}")
     command = " ".join(["python benchmarks/rate.py", *sys.argv[1:]])
-    document = {"command": command, "machine": description(), "means": means, "rows": rows}
+    document = {"command": command, "machine": description(), "means": means, "trust": trust, "rows": rows}
     if given.json:
         given.json.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))

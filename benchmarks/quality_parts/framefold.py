@@ -66,7 +66,7 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
 def _row_to_bytes(cell: Cell, nets: Nets) -> Row:
     """B is free, and may be larger than the cell's, so all of the clip is streamed; the bytes a frame are the cell's."""
     _, counts = cell.clip.take(cell.dose)
-    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, STEP_SIGMA)
+    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, STEP_SIGMA, cell.middle.stop)
     start = time.perf_counter()
     found = reconstruct(folded, cell.middle, nets.registry, nets.model)
     took = time.perf_counter() - start

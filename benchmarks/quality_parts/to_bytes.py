@@ -30,10 +30,15 @@ class Reconstructed:
 
     frames: npt.NDArray[np.float32]
     """(n, H, W) in counts."""
-    chi2: float
-    """Mean over the groups they come from."""
+    misfits: tuple[float, ...]
+    """chi2 of each of the groups they come from."""
     followed: float
     model: str
+
+    @property
+    def chi2(self) -> float:
+        """Mean over the groups."""
+        return float(np.mean(self.misfits))
 
 
 def fewest_frames(fold_at: Callable[[int], Folded], allowed: float, ratios: tuple[int, int]) -> tuple[int, Folded]:
@@ -48,16 +53,21 @@ def fewest_frames(fold_at: Callable[[int], Folded], allowed: float, ratios: tupl
     return low, fold_at(low)
 
 
-def to_bytes(counts: Counts, allowed: float, step_sigma: float) -> tuple[int, Folded]:
-    """B, and all whole groups of (T, H, W) counts, folded adaptively in such bins: a frame takes at most `allowed` bytes."""
+def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) -> tuple[int, Folded]:
+    """B, and all whole groups of (T, H, W) counts, folded adaptively in such bins: a frame takes at most `allowed` bytes.
+
+    The groups hold the first `covered` frames, no more than two thirds of all.
+    """
 
     def fold_at(ratio: int) -> Folded:
         return fold_adaptively(counts, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
 
-    ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, FREE.largest))
-    while ratio < FREE.largest and is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
-        ratio = FREE.grown(ratio)
-        folded = fold_at(ratio)
+    ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, covered // 2)))
+    while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
+        more = FREE.grown(ratio)
+        if more == ratio or len(counts) // more * more < covered:
+            break
+        ratio, folded = more, fold_at(more)
     return ratio, folded
 
 
@@ -89,4 +99,4 @@ def reconstruct(folded: Folded, frames: slice, registry: Registry, model: str, *
         misfits.append(explained)
         shares.append(share)
     inside = slice(frames.start - first * ratio, frames.stop - first * ratio)
-    return Reconstructed(np.concatenate(parts)[inside], float(np.mean(misfits)), float(np.mean(shares)), net.name)
+    return Reconstructed(np.concatenate(parts)[inside], tuple(misfits), float(np.mean(shares)), net.name)

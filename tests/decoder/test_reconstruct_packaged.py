@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from folded_examples import coding, fold
 
 from framefold_decoder.decoding import trust
+from framefold_decoder.reconstruct.gap_tv import GapTv
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
 from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.masks import MaskSpec
@@ -72,6 +75,18 @@ def test_block_maps_of_all_its_families_and_the_bounds_of_its_ratios_are_taken(c
         frames = net.reconstruct(fold(counts, masks), None, None, NOISE)
         assert frames.shape == counts.shape
         assert frames.mean() == pytest.approx(20, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["packaged", "gap-tv"])
+def test_bins_of_the_coder_count_as_noise(card, net, name):
+    reconstructor = net if name == "packaged" else GapTv()
+    previous, group, following = simulated(card)
+    binned = replace(group, step_sigma=2.0)
+    frames = reconstructor.reconstruct(binned, previous, following, NOISE)
+    assert np.array_equal(frames, reconstructor.reconstruct(group, previous, following, NOISE.in_bins(2.0)))
+    assert not np.array_equal(frames, reconstructor.reconstruct(group, previous, following, NOISE))
+    inner = binned.window(slice(0, 64), slice(0, 64))
+    assert inner.step_sigma == 2.0
 
 
 def test_chi2_rises_where_no_net_can_know(card, net):

@@ -51,6 +51,14 @@ def test_a_scene_that_calms_down_gets_fewer_frames():
     assert sum(ratios) * FRAME / sent >= 19.5
 
 
+def test_what_a_long_calm_spared_is_not_spent_all_at_once():
+    budget = ByteBudget(20, FRAME)
+    for _ in range(1000):
+        budget.count(32, FRAME // 3)  # more frames than were asked for
+    budget.count(20, FRAME)
+    assert 10 <= budget.frames() < 20
+
+
 def test_without_a_range_it_chooses_among_all_that_nets_take():
     assert str(EncoderSettings(wire_ratio=30).ratio) == "4..32"
     assert str(EncoderSettings(wire_ratio=30, ratio="10..20").ratio) == "10..20"

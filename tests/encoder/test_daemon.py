@@ -369,3 +369,15 @@ def test_a_stream_keeps_to_its_wire_ratio_or_says_that_it_cannot(wire_ratio, wit
     ratios = [data.frames for data in stored if isinstance(data, Snapshot)]
     assert all(data.quantisation.step == 1.0 for data in stored if isinstance(data, Snapshot))
     assert max(ratios) == 32 if wire_ratio > 100 else 4 <= min(ratios) <= max(ratios) < 20
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_still_scene_gets_more_frames_than_its_bytes_need(adaptive):
+    frames = np.random.default_rng(0).poisson(20, (96, 256, 256)).astype(np.uint8)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=8, adaptive=adaptive)
+        summary = Encoder(Repeated(frames, 900), settings).run(threading.Event())
+    assert summary.complete
+    last = [data.frames for data in stored if isinstance(data, Snapshot)][-5:]
+    assert last == [32] * 5 if adaptive else max(last) < 12
+    assert summary.wire_ratio > 12 if adaptive else summary.wire_ratio == pytest.approx(8, rel=0.15)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold_encoder.exposure import choose_families
+from framefold_encoder.exposure import choose_families, is_still
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import block_map_shape
 
@@ -89,3 +89,11 @@ def test_the_family_is_the_number_of_thresholds_the_motion_is_under():
     assert found.dtype == np.uint8
     assert found.tolist() == [[0, 1], [2, 2]]
     assert not choose_families(np.array([[-1.0, 9.0]], np.float32), ()).any()
+
+
+def test_a_scene_is_still_while_averaging_it_errs_by_noise_alone():
+    rng = np.random.default_rng(8)
+    still = rng.poisson(20, (20, 320, 320)).astype(np.uint8)
+    assert is_still(motion(still))
+    wave = 20 + 8 * np.sin(np.arange(320) / 3 + 0.05 * np.arange(20)[:, None, None])  # three pixels within the group
+    assert not is_still(motion(rng.poisson(np.broadcast_to(wave, still.shape)).astype(np.uint8)))

@@ -46,3 +46,13 @@ def test_a_clip_that_is_not_there_is_named():
     assert done.returncode == 2
     assert "absent.tif" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_bytes_of_plain_snapshots_are_kept_to_with_any_bins(tmp_path):
+    found = results("rate", "--movies", "2", "--json", tmp_path / "rate.json")
+    assert len(found["rows"]) == 2 * 3 * 5
+    for row in found["rows"]:
+        assert 4 <= row["ratio"] <= 32
+    narrow, *_, wide = (row["ratio"] for row in found["means"] if row["plain_ratio"] is None and row["doses"] == "all")
+    assert narrow >= wide
+    assert found["trust"]["chi2"]["snapshots"] > 0
