@@ -194,10 +194,14 @@ class Encoder:
 
     def _judge_wire_ratio(self) -> None:
         """Say when the stream took clearly more bytes than it was to take."""
-        found, wanted = self.summary.wire_ratio, self._settings.wire_ratio
-        if wanted and found < 0.95 * wanted:
-            bounds, hint = self._settings.ratio, "wider bins (coder, step_sigma) or more frames (ratio) would help"
-            _log.warning("wire ratio %.1f, not %g: out of reach with %s frames a snapshot; %s", found, wanted, bounds, hint)
+        summary, bounds, wanted = self.summary, self._settings.ratio, self._settings.wire_ratio
+        if not wanted or summary.wire_ratio >= 0.95 * wanted:
+            return
+        if 2 * summary.ratios[bounds.largest] > summary.snapshots:
+            why = f"out of reach with {bounds} frames a snapshot; wider bins (coder, step_sigma) or more frames (ratio) help"
+        else:
+            why = "the stream was too short to make up for its first groups, or for frames that were sent as they are"
+        _log.warning("wire ratio %.1f, not %g: %s", summary.wire_ratio, wanted, why)
 
     def _hand_over(self, messages: Iterable[Parts], uplink: Uplink, stop: threading.Event) -> bool:
         return all(self._attempt(partial(uplink.put, parts), stop) for parts in messages)

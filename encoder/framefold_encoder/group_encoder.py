@@ -91,7 +91,7 @@ class GroupEncoder:
         if lost:
             coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
             summary.gaps += lost
-        folded = group.complete and len(frames) > 1
+        folded = len(frames) > 1 and len(frames) in self._folders  # a last, shorter group too where B may be that small
         audited = folded and bool(self._settings.audit) and summary.snapshots % self._settings.audit == 0
         if folded:
             if audited:
