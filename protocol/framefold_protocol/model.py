@@ -51,7 +51,7 @@ class ModelCard:
     parameters: int
     """Number of weights."""
     kmac_per_frame_pixel: float
-    """Cost: thousand multiply-adds per pixel of each output frame."""
+    """Cost: thousand multiply-adds per pixel of each output frame, at B = 20 or the nearest it takes."""
     inputs_version: int = INPUTS_VERSION
     training: dict[str, Any] = field(default_factory=dict)
     """How it was made: command, minutes, seed, git revision, data, library versions."""
