@@ -2,7 +2,7 @@
 
 After a cut or a restart the encoder says hello on a new connection while hellos of the old one may still wait to be read. The
 claim with the higher (run, attempt) is the newer; so a late hello never takes a stream from the encoder that sends it now, and
-of two encoders with copies of one journal exactly one is left.
+of two encoders with copies of one journal exactly one is left: at equal claims the first.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class Claims(Generic[Connection]):
         """
         key = opened.stream.stream_id
         run, attempt, holder = self._newest.get(key, (0, 0, connection))
-        newer = max((opened.run, opened.attempt), (run, attempt))
-        if holder != connection and newer != (opened.run, opened.attempt):
+        held, claimed = (run, attempt), (opened.run, opened.attempt)
+        # No encoder counts two hellos alike, but its copy does: it must not take the stream and then find its journal too old.
+        counted = opened.attempt > 0  # encoders of protocol 1 do not
+        if holder != connection and (claimed < held or (claimed == held and counted)):
             raise superseded()
-        self._newest[key] = (*newer, connection)
+        self._newest[key] = (*max(held, claimed), connection)
         return holder if holder != connection else None
 
     def drop(self, stream_id: str, connection: Connection) -> None:

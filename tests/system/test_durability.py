@@ -90,7 +90,7 @@ def test_of_two_encoders_with_copies_of_one_journal_one_stores_the_stream(tmp_pa
     with decoder:
         both = [decoder.start_encoder(source, "--journal", tmp_path / name) for name in ("journal", "copy")]
         finished = [finish(each) for each in both]
-        assert 0 in [each.status for each in finished]
+        assert 0 in [each.status for each in finished], [each.stderr for each in finished]
         assert all(each.status == 0 or "Another encoder sends this stream" in each.stderr for each in finished)
         check(decoder, next(each for each in finished if each.status == 0), counts)
 

@@ -43,7 +43,7 @@ def test_every_block_of_the_readme_works(tmp_path):
             if text.startswith("framefold-encoder"):
                 decoder.wait_until_decoded()
             shown += 1
-    assert shown == 3
+    assert shown == 4
     assert np.load(tmp_path / "frames.npy").shape == (20, 64, 64)
     assert tifffile.imread(tmp_path / "frame.tif").shape == (64, 64)
     assert (tmp_path / "frame.png").read_bytes().startswith(b"\x89PNG")
@@ -51,7 +51,7 @@ def test_every_block_of_the_readme_works(tmp_path):
 
 def test_no_block_is_forgotten():
     assert {text for _, text in BLOCKS} >= set(ELSEWHERE)
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 def test_training_has_the_options_it_is_told():
