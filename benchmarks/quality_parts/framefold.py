@@ -2,6 +2,7 @@
 net on plain lossless ones.
 
 Half-sigma and adaptive snapshots are of the same B and take the bytes they take: their own `wire_ratio` says how many.
+`TO_BYTES` takes at most the bytes of the plain lossless ones, and its B is free.
 """
 
 from __future__ import annotations

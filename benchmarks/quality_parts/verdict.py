@@ -1,7 +1,8 @@
 """Who won: framefold against every rival of as many bytes, cell by cell, and why a cell was lost.
 
 Adaptive lossless snapshots take more bytes than the plain ones that the coders are tuned to (`more_bytes`), about as many as
-the mean of B, their strongest rival wherever little moves. At half a sigma they take fewer than either.
+the mean of B, their strongest rival wherever little moves. At half a sigma they take fewer than either; with B free,
+no more than the plain ones.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def fold(
     scale = level[:, None, None, None]
     noise = (level + read_noise**2) / level**2  # as `framefold_protocol.model.relative_noise`
     if step_sigma is not None:
-        noise = noise * (1 + step_sigma**2 / 12)
+        noise = noise * (1 + step_sigma**2 / 12)  # as `NoiseModel.in_bins`
     return Batch(snapshots / scale, exposures, masks, noise, groups[:, 1] / scale)
 
 

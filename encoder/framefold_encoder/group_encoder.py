@@ -52,8 +52,6 @@ class GroupEncoder:
         self._started = time.perf_counter()
         self._info = info
         self._settings = settings
-        self.still = False
-        """Whether the last group would have borne more frames; only with `adaptive` is it known."""
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
         ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
@@ -68,6 +66,8 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
+        self.still = False
+        """Whether the last group would have borne more frames; only with `adaptive` is it known."""
         settings.quantisation(self._noise)  # an absurd gain is refused now
         frame_bytes = math.prod(info.shape) * info.dtype.itemsize
         self.budget = ByteBudget(settings.wire_ratio, frame_bytes) if settings.wire_ratio else None

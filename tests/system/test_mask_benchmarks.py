@@ -48,7 +48,7 @@ def test_a_clip_that_is_not_there_is_named():
     assert "Traceback" not in done.stderr
 
 
-def test_the_bytes_of_plain_snapshots_are_kept_to_with_any_bins(tmp_path):
+def test_wider_bins_leave_fewer_frames_in_a_snapshot_and_chi2_is_told(tmp_path):
     found = results("rate", "--movies", "2", "--json", tmp_path / "rate.json")
     assert len(found["rows"]) == 2 * 3 * 5
     for row in found["rows"]:
