@@ -114,12 +114,19 @@ class LibraryDecoder:
 
     def decode(self, stream_id: str, position: int, model: str) -> Decoded:
         """Reconstruct one snapshot with `model`, or the best for `auto`, and store it. Raises `FramefoldError`."""
-        store = self._library.store(stream_id)
-        reconstructor = self._registry.choose(model, store.coding(position))
-        self._keep_card(reconstructor.name)
-        decoded = decode(store, position, reconstructor)
-        self._library.put_frames(stream_id, position, decoded.frames, decoded.quality, decoded.provenance)
+        decoded = self.reconstruct(stream_id, position, model)
+        self.keep(stream_id, position, decoded)
         return decoded
+
+    def reconstruct(self, stream_id: str, position: int, model: str) -> Decoded:
+        """The first half of `decode`: nothing is stored."""
+        store = self._library.store(stream_id)
+        return decode(store, position, self._registry.choose(model, store.coding(position)))
+
+    def keep(self, stream_id: str, position: int, decoded: Decoded) -> None:
+        """The second half of `decode`, which may run while the next snapshot is reconstructed."""
+        self._keep_card(decoded.provenance.model)
+        self._library.put_frames(stream_id, position, decoded.frames, decoded.quality, decoded.provenance)
 
     def _keep_card(self, model: str) -> None:
         """Put a model's card into the catalogue before its first frames are, so that they can be traced to it for good."""

@@ -1,5 +1,6 @@
 """Background reconstruction: every stored snapshot becomes frames and a chi2, in order within a stream, one at a time.
 
+While one is reconstructed, the frames of the one before are coded and written, so that a GPU does not wait for that.
 A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected. Streams
 that are to be decoded again, by request, come after everything that is new.
 """
@@ -11,14 +12,18 @@ import math
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from framefold_decoder.decoding import LibraryDecoder, next_position
+from framefold_decoder.decoding import Decoded, LibraryDecoder, next_position
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store.group_table import Kind
 from framefold_protocol.errors import FramefoldError, InputError, StoreError
+
+Task = tuple[str, int, str]
+"""Stream, position and model."""
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 3.0
@@ -29,7 +34,7 @@ _RETRY_S = 10.0
 
 
 class Unfolder:
-    """A thread that reconstructs what is pending. A context manager: leaving it finishes the snapshot in work."""
+    """A thread that reconstructs what is pending. A context manager: leaving it finishes the snapshots in work."""
 
     def __init__(self, library: Library, registry: Registry, model: str, metrics: Metrics | None = None) -> None:
         self._library = library
@@ -38,7 +43,9 @@ class Unfolder:
         self._decoder = LibraryDecoder(library, registry)
         self._metrics = metrics or Metrics()
         self._failed: dict[tuple[str, int], float] = {}
-        self._requested: deque[tuple[str, int, str]] = deque()
+        self._requested: deque[Task] = deque()
+        self._storing: tuple[Task, Future[None]] | None = None
+        self._store_thread = ThreadPoolExecutor(1, "unfolder-store")
         self._closing = threading.Event()
         self._work = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unfolder", daemon=True)
@@ -51,6 +58,7 @@ class Unfolder:
         self._closing.set()
         self._work.set()
         self._thread.join()
+        self._store_thread.shutdown()
 
     @property
     def running(self) -> bool:
@@ -84,25 +92,44 @@ class Unfolder:
             self._work.clear()
             if not self._step():
                 self._work.wait(_TICK_S)
+        self._settle()
 
     def _step(self) -> bool:
-        """Reconstruct one snapshot; whether there was one."""
-        task = None
+        """Reconstruct one snapshot, or else wait until the last one is stored; whether there was one."""
+        task = decoded = None
+        start = time.perf_counter()
         try:
             task = self._next_task()
             if task is not None:
-                self._unfold(*task)
+                decoded = self._decoder.reconstruct(*task)
         except Exception as error:  # what one snapshot meets must not keep the others waiting
-            known = isinstance(error, FramefoldError)
-            if task is None or task[:2] not in self._failed:
-                _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=not known)
-            if task is not None:  # the disk may have room soon; the rest is tried again after a restart
-                self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
+            self._note(task, error)
+        took_s = time.perf_counter() - start
+        self._settle()
+        if task is not None and decoded is not None:
+            self._storing = task, self._store_thread.submit(self._store, task, decoded, took_s)
         return task is not None
 
-    def _next_task(self) -> tuple[str, int, str] | None:
-        for task in self._library.catalogue.pending(limit=len(self._failed) + 16):
-            if time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
+    def _settle(self) -> None:
+        """Wait until what is being stored is."""
+        if self._storing is None:
+            return
+        task, storing = self._storing
+        self._storing = None
+        if error := storing.exception():
+            self._note(task, error)
+
+    def _note(self, task: Task | None, error: BaseException) -> None:
+        known = isinstance(error, FramefoldError)
+        if task is None or task[:2] not in self._failed:
+            _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=None if known else error)
+        if task is not None:  # the disk may have room soon; the rest is tried again after a restart
+            self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
+
+    def _next_task(self) -> Task | None:
+        storing = self._storing[0][:2] if self._storing else None
+        for task in self._library.catalogue.pending(limit=len(self._failed) + 17):
+            if task != storing and time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
                 return *task, self._model
         return self._requested.popleft() if self._requested else None
 
@@ -115,10 +142,12 @@ class Unfolder:
             return True
         return next_position(self._library.store(stream_id), position) < record.position
 
-    def _unfold(self, stream_id: str, position: int, model: str) -> None:
+    def _store(self, task: Task, decoded: Decoded, took_s: float) -> None:
+        """In a thread of its own; `took_s` is what reconstructing took."""
         start = time.perf_counter()
-        decoded = self._decoder.decode(stream_id, position, model)
-        took_s = time.perf_counter() - start
+        stream_id, position, _ = task
+        self._decoder.keep(stream_id, position, decoded)
+        took_s += time.perf_counter() - start
         quality, made_by = decoded.quality, decoded.provenance.model
         self._metrics.decoded(quality, took_s)
         _log.info("stream %s position %d: %s, chi2 %.3f, %.1f s", stream_id, position, made_by, quality.chi2, took_s)

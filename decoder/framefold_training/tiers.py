@@ -15,7 +15,7 @@ AnySpec = NetSpec | BirnatSpec
 
 TIERS: dict[str, AnySpec] = {
     "fast": NetSpec(),
-    "best": NetSpec(modes=24, stages=4, widths=(96, 128, 128), blocks=(4, 4, 3), halo=48),
+    "best": NetSpec(stages=6, blocks=(2, 2, 2), halo=64),
     "birnat": BirnatSpec(),
 }
 

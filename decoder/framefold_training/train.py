@@ -7,7 +7,8 @@ again to resume; with --export the net is scored, exported and gets its card whe
 
     python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
     python -m framefold_training.train --start decoder/framefold_decoder/models/fast.onnx --minutes 40 --out ...
-    python -m framefold_training.train --tier best --minutes 25 --device cuda --batch 64 --workers 14 --slots 1024 --out ...
+    python -m framefold_training.train --tier best --start decoder/framefold_decoder/models/fast.onnx \
+        --minutes 25 --device cuda --batch 64 --workers 14 --slots 1024 --out ...
 
 On a CPU every thread learns from its own share of a batch: they wait for each other once a step, and not, as torch's threads
 do, in every layer, which on a machine with other work is many times slower.
@@ -34,9 +35,11 @@ from framefold_training.curve import plot_curve
 from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.evaluate import validate
 from framefold_training.exported import read_start, told
+from framefold_training.growing import fits, grown
 from framefold_training.loss import Loss, relative_loss
+from framefold_training.model import NetSpec
 from framefold_training.pool import Pool, PoolSpec, open_pool
-from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe
+from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe, recall
 
 AVERAGING = 0.999
 """Of the weights, per step, once training has gone on for long."""
@@ -125,13 +128,16 @@ class Run:
         return State(progress | ({"start": self.start} if self.start else {}), self.average.state_dict(), training)
 
     def begin_with(self, model: Path) -> None:
-        """Take the weights of a run or an exported model. Raises `ModelError` when it is of another size."""
+        """Take the weights of a run or an exported model, grown where it is less deep. Raises `ModelError` if it cannot."""
         state = read_start(model)
-        mine, found = self.spec.described()["net"], state.progress["spec"]["net"]
-        if mine != found:
-            raise ModelError(f"the net of {model} is {found}, expected {mine}", hint="Choose another --start or --tier")
-        self.net.load_state_dict(state.weights)
-        self.average.load_state_dict(state.weights)
+        found, weights = recall(state.progress["spec"]["net"]), state.weights
+        if isinstance(found, NetSpec) and isinstance(self.spec.net, NetSpec) and fits(found, self.spec.net):
+            weights = grown(weights, found, self.spec.net)
+        elif found != self.spec.net:
+            hint = "Choose another --start or --tier; a net can grow in stages and blocks only"
+            raise ModelError(f"the net of {model} is {describe(found)}, expected {describe(self.spec.net)}", hint=hint)
+        self.net.load_state_dict(weights)
+        self.average.load_state_dict(weights)
         self.start = told(model, state)
 
     def restore(self, state: State) -> None:

@@ -10,7 +10,7 @@ from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.unfolding import Unfolder
 from framefold_protocol import payload
-from framefold_protocol.errors import InputError, ModelError
+from framefold_protocol.errors import InputError, ModelError, StoreError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot, StreamMetadata
 
@@ -94,3 +94,56 @@ def test_a_request_replaces_frames_and_says_what_is_wrong_with_it(library):
     assert (store.frames(0, 4) == 1).all()
     assert not (store.frames(4, 12) == 1).all()
     assert library.catalogue.stream(STREAM.stream_id).decoded == 3
+
+
+class SlowStore:
+    """The real library, but storing frames waits until it may, and fails as often as it is told."""
+
+    def __init__(self, library, failures=0):
+        self._library, self.failures = library, failures
+        self.may_store, self.begun = threading.Event(), []
+
+    def __getattr__(self, name):
+        return getattr(self._library, name)
+
+    def put_frames(self, stream_id, position, *rest):
+        self.begun.append(position)
+        assert self.may_store.wait(30)
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the disk is full")
+        self._library.put_frames(stream_id, position, *rest)
+
+
+def test_the_next_snapshot_is_reconstructed_while_the_one_before_is_stored(library):
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(4)], 100)
+    library.finish(STREAM.stream_id, 4, 16)
+    slow, registry = SlowStore(library), FailsOnce()
+    with Unfolder(slow, registry, "gap-tv"):
+        wait_for(lambda: registry.calls == 2)
+        assert slow.begun == [0]
+        slow.may_store.set()
+        wait_for(lambda: decoded(library) == {0, 2, 3})
+    assert slow.begun == [0, 2, 3]
+    assert registry.calls == 4
+
+
+def test_frames_that_the_disk_did_not_take_are_made_and_stored_again(library, monkeypatch):
+    monkeypatch.setattr("framefold_decoder.unfolding._RETRY_S", 0.1)
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(2)], 100)
+    library.finish(STREAM.stream_id, 2, 8)
+    slow = SlowStore(library, failures=2)
+    slow.may_store.set()
+    with Unfolder(slow, Registry(), "gap-tv"):
+        wait_for(lambda: decoded(library) == {0, 1})
+    assert sorted(slow.begun) == [0, 0, 1, 1]
+
+
+def test_leaving_stores_what_was_reconstructed(library):
+    library.put(STREAM.stream_id, [snapshot(0)], 100)
+    library.finish(STREAM.stream_id, 1, 4)
+    slow = SlowStore(library)
+    with Unfolder(slow, Registry(), "gap-tv"):
+        wait_for(lambda: slow.begun == [0])
+        threading.Timer(0.3, slow.may_store.set).start()
+    assert decoded(library) == {0}
