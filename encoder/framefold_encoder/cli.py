@@ -73,11 +73,11 @@ def _log_to_stderr() -> None:
 
 
 def _warm_up() -> int:
-    from framefold_encoder.folding import warm_up
+    from framefold_encoder.group_encoder import warm_up
 
     start = time.perf_counter()
     warm_up()
-    print(f"the fold is compiled for this CPU ({time.perf_counter() - start:.1f} s)")
+    print(f"all is compiled for this CPU ({time.perf_counter() - start:.1f} s)")
     return 0
 
 

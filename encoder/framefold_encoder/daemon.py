@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 
 from framefold_encoder.coders import Coders
 from framefold_encoder.group_encoder import GroupEncoder
@@ -169,7 +170,7 @@ class Encoder:
     def _stream_all(self, ring: FrameRing, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
         """Whether the decoder has stored everything; False when the encoder gave up waiting for it."""
         with ring, Coders(self._settings.threads, self._groups.snapshot_bytes) as coders:
-            for group in ring:
+            for group in chain.from_iterable(self._groups.parts(group, self._least()) for group in ring):
                 audited = self._groups.encode(group, coders, self.summary)
                 # The coders of raw frames work on the ring's own memory, which must not go round before they are done.
                 # Where frames come slower than they are coded, a message goes at once, not when the next group is there.
@@ -188,9 +189,14 @@ class Encoder:
         self._ratio = bounds.next(self._ratio, uplink.backlog)
         if groups.budget is None:
             return self._ratio
-        self._borne = bounds.grown(self._borne) if groups.still else self._borne * 3 // 4
-        self._borne = max(self._borne, min(groups.budget.frames(), bounds.largest))
-        return max(self._ratio, self._borne)
+        borne = bounds.grown(self._borne) if groups.still else self._borne * 3 // 4 if groups.moves else self._borne
+        self._borne = max(borne, self._least())
+        return self._borne
+
+    def _least(self) -> int:
+        """B that link and wire ratio ask for now."""
+        budget, bounds = self._groups.budget, self._settings.ratio
+        return max(self._ratio, min(budget.frames(), bounds.largest)) if budget else self._ratio
 
     def _judge_wire_ratio(self) -> None:
         """Say when the stream took clearly more bytes than it was to take."""

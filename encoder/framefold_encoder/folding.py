@@ -13,7 +13,7 @@ from framefold_encoder.bands import in_bands
 from framefold_encoder.kernels import WORD, fold_rows
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import InputError
-from framefold_protocol.masks import Masks, MaskSpec, derive_masks
+from framefold_protocol.masks import Masks
 
 Counts = npt.NDArray[np.unsignedinteger]
 Memory = npt.NDArray[np.uint8]
@@ -76,14 +76,6 @@ class Folder:
             raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
         arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)
         in_bands(fold_rows, arguments, self.shape[0], self._threads)
-
-
-def warm_up() -> None:
-    """Compile the fold for every frame type, or load what was compiled before; takes seconds the first time on a machine."""
-    for frame_dtype in FRAME_DTYPES:
-        for ratio in (1, 2):  # sums as wide as the frames, and wider
-            folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, WORD))], frame_dtype)
-            folder.fold(np.zeros((ratio, 1, WORD), frame_dtype))
 
 
 def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:

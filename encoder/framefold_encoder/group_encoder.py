@@ -1,5 +1,6 @@
 """Groups of frames to messages: the gap before it, its snapshot, or its frames where it makes none; each with its place.
 
+Where B is free, a group can turn out to be two scenes, or to move more than the ones before it: it is taken apart then.
 Folding happens here and now, in memory that goes round; coding is left to the `Coders`. Nothing about links or journals.
 """
 
@@ -10,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,8 +19,9 @@ import numpy.typing as npt
 
 from framefold_encoder.budget import ByteBudget
 from framefold_encoder.coders import Coders
-from framefold_encoder.exposure import choose_families, is_still
-from framefold_encoder.folding import Folder
+from framefold_encoder.cutting import SHORTEST, cut
+from framefold_encoder.exposure import SMALLEST_RATIO, Motion, choose_families, clearly_moves, is_still
+from framefold_encoder.folding import FRAME_DTYPES, Folder
 from framefold_encoder.motion import motion
 from framefold_encoder.ring import Group
 from framefold_encoder.settings import EncoderSettings
@@ -26,9 +29,9 @@ from framefold_encoder.sources import SourceInfo
 from framefold_encoder.summary import Summary
 from framefold_protocol import payload, wire
 from framefold_protocol.anscombe import GAINS, VarianceStabilised
-from framefold_protocol.coding import BlockMap, Coding
+from framefold_protocol.coding import BLOCK, BlockMap, Coding, block_map_shape
 from framefold_protocol.errors import InputError
-from framefold_protocol.masks import derive_masks
+from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import measure
@@ -54,7 +57,7 @@ class GroupEncoder:
         self._settings = settings
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
-        ratios = range(settings.ratio.smallest, settings.ratio.largest + 1)
+        ratios = range(SHORTEST if settings.wire_ratio else settings.ratio.smallest, settings.ratio.largest + 1)
         self._folders = {ratio: self._folder(ratio) for ratio in ratios}
         largest = self._folders[settings.ratio.largest]
         self.coding = Coding(largest.families)
@@ -66,8 +69,10 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
-        self.still = False
-        """Whether the last group would have borne more frames; only with `adaptive` is it known."""
+            cut(frames)
+        self.still, self.moves = False, True
+        """Whether the last group would have borne more frames, or had too many; neither: it is hard to tell. Only with
+        `adaptive` is it looked at."""
         settings.quantisation(self._noise)  # an absurd gain is refused now
         frame_bytes = math.prod(info.shape) * info.dtype.itemsize
         self.budget = ByteBudget(settings.wire_ratio, frame_bytes) if settings.wire_ratio else None
@@ -85,13 +90,25 @@ class GroupEncoder:
         """Bytes of frames over the time spent folding and coding, in GB/s; 0 before the first message is coded."""
         return self._bytes / (self._folding_s + self._coding_s) / 1e9 if self._coding_s else 0.0
 
+    def parts(self, group: Group, least: int) -> Iterator[Group]:
+        """A group, or where B is free what it is better folded as: cut in two where the scene becomes another; and in equal
+        parts of at least `least` frames where more were read because nothing moved, and now something does."""
+        frames, first = group.frames, group.first_frame
+        at = cut(frames) if self.budget else 0
+        for scene in (frames[:at], frames[at:]) if at else (frames,):
+            parts = len(scene) // least
+            moves = self.budget and self._settings.adaptive and parts > 1 and clearly_moves(self._motion(scene))
+            for part in np.array_split(scene, parts if moves else 1):
+                yield replace(group, frames=part, first_frame=first)
+                first += len(part)
+
     def encode(self, group: Group, coders: Coders, summary: Summary) -> bool:
         """Hand a group to the coders, and count it; returns whether they still read its frames."""
         lost, frames = group.first_frame - self.frames, group.frames
         if lost:
             coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
             summary.gaps += lost
-        folded = len(frames) > 1 and len(frames) in self._folders  # a last, shorter group too where B may be that small
+        folded = len(frames) > 1 and len(frames) in self._folders  # a part too, or a last group, where B may be that small
         audited = folded and bool(self._settings.audit) and summary.snapshots % self._settings.audit == 0
         if folded:
             if audited:
@@ -117,10 +134,14 @@ class GroupEncoder:
         """Which family folds each block; None when the stream has one."""
         if not self._settings.adaptive:
             return None
-        gain = self._noise.counts_per_electron if self._noise else 1.0
-        seen = motion(frames, gain, self._settings.threads)
-        self.still = is_still(seen)
+        if len(frames) < SMALLEST_RATIO:  # too few to tell
+            return np.zeros(block_map_shape(frames.shape[1:]), np.uint8)
+        seen = self._motion(frames)
+        self.still, self.moves = is_still(seen), clearly_moves(seen)
         return choose_families(seen, self._settings.still_below)
+
+    def _motion(self, frames: Frames) -> Motion:
+        return motion(frames, self._noise.counts_per_electron if self._noise else 1.0, self._settings.threads)
 
     def _place(self, frames: int) -> tuple[int, int, int]:
         """Position, first frame and number of frames of the stream's next message."""
@@ -201,6 +222,18 @@ class GroupEncoder:
         with self._lock:
             self._coding_s += time.perf_counter() - start
         return parts
+
+
+def warm_up() -> None:
+    """Compile all that groups go through, for every frame type, or load what was compiled before; takes seconds the first time
+    on a machine."""
+    for frame_dtype in FRAME_DTYPES:
+        for ratio in (1, SMALLEST_RATIO):  # sums as wide as the frames, and wider
+            folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, BLOCK))], frame_dtype)
+            frames = np.zeros((ratio, 1, BLOCK), frame_dtype)
+            folder.fold(frames)
+        motion(frames)
+        cut(frames)
 
 
 def _parts(frames: Frames) -> Iterator[Frames]:

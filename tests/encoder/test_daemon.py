@@ -366,7 +366,8 @@ def test_a_stream_keeps_to_its_wire_ratio_or_says_that_it_cannot(wire_ratio, wit
     assert summary.complete
     assert within[0] < summary.wire_ratio < within[1]
     assert ("out of reach with 4..32 frames" in caplog.text) == (wire_ratio > 100)
-    ratios = [data.frames for data in stored if isinstance(data, Snapshot)]
+    *ratios, last = [data.frames for data in stored if isinstance(data, Snapshot)]
+    assert 2 <= last <= 32
     assert all(data.quantisation.step == 1.0 for data in stored if isinstance(data, Snapshot))
     assert max(ratios) == 32 if wire_ratio > 100 else 4 <= min(ratios) <= max(ratios) < 20
 
@@ -381,6 +382,53 @@ def test_a_still_scene_gets_more_frames_than_its_bytes_need(adaptive):
     last = [data.frames for data in stored if isinstance(data, Snapshot)][-6:-1]  # then the rest
     assert last == [32] * 5 if adaptive else max(last) < 12
     assert summary.wire_ratio > 12 if adaptive else summary.wire_ratio == pytest.approx(8, rel=0.15)
+
+
+def waves(count, shift, step=0.0):
+    """Frames (count, 256, 256) of a lattice at 20 e-/px that moves by `step` of a period a frame."""
+    y, x = np.indices((256, 256))
+    moved = shift + step * np.arange(count)[:, None, None]
+    return np.random.default_rng(count).poisson(20 + 12 * np.sin(0.7 * x + 0.3 * y + 2 * np.pi * moved)).astype(np.uint8)
+
+
+class Whole(Repeated):
+    """All frames, once."""
+
+    def read_into(self, out):
+        count = min(len(out), self.left)
+        out[:count] = self.frames[len(self.frames) - self.left :][:count]
+        self.left -= count
+        return count
+
+
+def starts_of(stored):
+    return [data.first_frame for data in stored]
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_where_b_is_free_a_group_is_cut_where_the_scene_becomes_another(adaptive):
+    frames = np.concatenate([waves(333, 0), waves(200, 0.5), waves(67, 0.2)])
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=8, adaptive=adaptive)
+        summary = Encoder(Whole(frames, len(frames)), settings).run(threading.Event())
+    assert {333, 533} < set(starts_of(stored))
+    assert sum(data.frames for data in stored) == summary.frames == len(frames)
+    for data in stored:
+        masks = [derive_masks(spec.with_ratio(data.frames), (256, 256)) for spec in settings.families]
+        block_map = None if data.block_map is None else np.frombuffer(data.block_map, np.uint8).reshape(4, 4)
+        exposed = Coding(tuple(masks), block_map).window().astype(np.uint64)
+        assert np.array_equal(decoded(data, (256, 256)), (frames[data.first_frame :][: data.frames] * exposed).sum(axis=0))
+
+
+def test_a_group_that_was_to_be_long_is_taken_apart_when_it_moves():
+    frames = np.concatenate([waves(700, 0), waves(300, 0, 0.05)])
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=8, adaptive=True)
+        Encoder(Whole(frames, len(frames)), settings).run(threading.Event())
+    sizes = {data.first_frame: data.frames for data in stored}
+    assert max(count for first, count in sizes.items() if first < 690) == 32
+    assert max(count for first, count in sizes.items() if first > 700) < 16
+    assert max(count for first, count in sizes.items() if first + count > 705) < 32  # the first that moves, too
 
 
 @pytest.mark.parametrize(("ratio", "last"), [("10", RawFrames), ("4..10", Snapshot)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold_encoder.exposure import choose_families, is_still
+from framefold_encoder.exposure import choose_families, clearly_moves, is_still
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import block_map_shape
 
@@ -97,3 +97,12 @@ def test_a_scene_is_still_while_averaging_it_errs_by_noise_alone():
     assert is_still(motion(still))
     wave = 20 + 8 * np.sin(np.arange(320) / 3 + 0.05 * np.arange(20)[:, None, None])  # three pixels within the group
     assert not is_still(motion(rng.poisson(np.broadcast_to(wave, still.shape)).astype(np.uint8)))
+
+
+def test_few_blocks_do_not_move_by_chance():
+    rng = np.random.default_rng(9)
+    seen = [motion(rng.poisson(20, (20, 160, 160)).astype(np.uint8)) for _ in range(200)]
+    assert not all(map(is_still, seen))
+    assert not any(map(clearly_moves, seen))
+    wave = 20 + 8 * np.sin(np.arange(160) / 3 + 0.05 * np.arange(20)[:, None, None])
+    assert clearly_moves(motion(rng.poisson(np.broadcast_to(wave, (20, 160, 160))).astype(np.uint8)))
