@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,19 +38,27 @@ def fold(
     counts: Counts, families: Sequence[Masks], quantisation: VarianceStabilised | None = None, maps: BlockMaps | None = None
 ) -> Folded:
     """All whole groups of (T, H, W) counts; `maps` has a block map for each."""
-    folder = Folder(families, counts.dtype)
-    groups = np.split(counts, range(folder.ratio, len(counts), folder.ratio))
-    maps = [None] * len(groups) if maps is None else maps
-    folder.fold(groups[0], maps[0])  # compiled and in the caches
+    ratio = families[0].spec.ratio
+    groups = np.split(counts, range(ratio, len(counts), ratio))
+    return fold_groups(groups, {ratio: families}, quantisation, [None] * len(groups) if maps is None else maps)
+
+
+def fold_groups(
+    groups: Sequence[Counts], families: Mapping[int, Sequence[Masks]], quantisation: VarianceStabilised | None, maps: BlockMaps
+) -> Folded:
+    """Groups that follow each other, with `families` for the frames of each, and each with its block map."""
+    folders = {ratio: Folder(of_ratio, groups[0].dtype) for ratio, of_ratio in families.items()}
+    for group, block_map in zip(groups[:1], maps[:1], strict=True):
+        folders[len(group)].fold(group, block_map)  # compiled and in the caches
     start = time.process_time()
-    packed = [payload.pack(folder.fold(*pair), quantisation) for pair in zip(groups, maps, strict=True)]
+    packed = [payload.pack(folders[len(group)].fold(group, one), quantisation) for group, one in zip(groups, maps, strict=True)]
     cpu_s = time.process_time() - start
     step_sigma = quantisation.step if quantisation else 0.0
-    sent, received = 0, []
-    for k, (one, block_map) in enumerate(zip(packed, maps, strict=True)):
+    sent, first, received = 0, 0, []
+    for k, (group, one, block_map) in enumerate(zip(groups, packed, maps, strict=True)):
         coded = None if block_map is None else block_map.tobytes()
-        message = Snapshot(k, k * folder.ratio, folder.ratio, time.time_ns(), **vars(one), block_map=coded)
-        sent += wire.size(wire.encode(message))
-        sums = payload.decode(one.payload, one.codec, one.dtype, folder.shape, one.base, one.quantisation)
-        received.append(FoldedGroup(sums, Coding(tuple(families), block_map), step_sigma))
-    return Folded(received, sent, sent / len(counts), cpu_s)
+        message = Snapshot(k, first, len(group), time.time_ns(), **vars(one), block_map=coded)
+        sent, first = sent + wire.size(wire.encode(message)), first + len(group)
+        sums = payload.decode(one.payload, one.codec, one.dtype, groups[0].shape[1:], one.base, one.quantisation)
+        received.append(FoldedGroup(sums, Coding(tuple(families[len(group)]), block_map), step_sigma))
+    return Folded(received, sent, sent / first, cpu_s)

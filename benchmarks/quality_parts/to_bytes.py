@@ -7,7 +7,7 @@ frames take fewer bytes and lose nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_encoder.exposure import choose_families, is_still
+from framefold_encoder.cutting import parts
+from framefold_encoder.exposure import SMALLEST_RATIO, choose_families, clearly_moves, is_still
 from framefold_encoder.motion import motion
 from framefold_encoder.settings import FREE, EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
+from framefold_protocol.coding import block_map_shape
 from framefold_protocol.masks import derive_masks
 from quality_parts.cells import NOISE
-from quality_parts.folding import Counts, Folded, fold
+from quality_parts.folding import Counts, Folded, fold_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,28 +58,43 @@ def fewest_frames(fold_at: Callable[[int], Folded], allowed: float, ratios: tupl
 def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) -> tuple[int, Folded]:
     """B, and all whole groups of (T, H, W) counts, folded adaptively in such bins: a frame takes at most `allowed` bytes.
 
-    The groups hold the first `covered` frames, no more than two thirds of all.
+    The groups hold the first `covered` frames, no more than two thirds of all. Like the encoder's, they are cut where the scene
+    becomes another, and those of more frames than the bytes ask for are taken apart where they move.
     """
 
-    def fold_at(ratio: int) -> Folded:
-        return fold_adaptively(counts, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
+    def fold_at(ratio: int, least: int = 0) -> Folded:
+        groups = [part for group in groups_of(counts, ratio) for part in parts(group, least or ratio, _moves)]
+        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
 
     ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, covered // 2)))
+    least = ratio
     while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
         more = FREE.grown(ratio)
         if more == ratio or len(counts) // more * more < covered:
             break
-        ratio, folded = more, fold_at(more)
+        ratio, folded = more, fold_at(more, least)
     return ratio, folded
 
 
+def _moves(scene: Counts) -> bool:
+    return clearly_moves(motion(scene))
+
+
 def fold_adaptively(counts: Counts, ratio: int, quantisation: VarianceStabilised | None) -> Folded:
-    """As the encoder folds with `adaptive`: families, motion and thresholds are its own."""
-    settings = EncoderSettings(ratio=ratio, adaptive=True)
-    families = [derive_masks(spec, (counts.shape[1], counts.shape[2])) for spec in settings.families]
-    groups = groups_of(counts, ratio)
-    maps = [choose_families(motion(group), settings.still_below) for group in groups]
-    return fold(counts[: len(groups) * ratio], families, quantisation, maps)
+    """The whole groups, as the encoder folds with `adaptive`: families, motion and thresholds are its own."""
+    return _fold_adaptively(groups_of(counts, ratio), ratio, quantisation)
+
+
+def _fold_adaptively(groups: Sequence[Counts], ratio: int, quantisation: VarianceStabilised | None) -> Folded:
+    """Of at most `ratio` frames each; those too short to tell how they move are folded as if they did."""
+    settings, shape = EncoderSettings(ratio=ratio, adaptive=True), groups[0].shape[1:]
+    unknown = np.zeros(block_map_shape((shape[0], shape[1])), np.uint8)
+    maps = [choose_families(motion(g), settings.still_below) if len(g) >= SMALLEST_RATIO else unknown for g in groups]
+    families = {
+        count: [derive_masks(spec.with_ratio(count), (shape[0], shape[1])) for spec in settings.families]
+        for count in {len(group) for group in groups}
+    }
+    return fold_groups(groups, families, quantisation, maps)
 
 
 def groups_of(counts: Counts, ratio: int) -> list[Counts]:
@@ -88,15 +105,15 @@ def groups_of(counts: Counts, ratio: int) -> list[Counts]:
 def reconstruct(folded: Folded, frames: slice, registry: Registry, model: str, *, judge: bool = True) -> Reconstructed:
     """These frames of the stream that the groups are the beginning of. Not to `judge` saves chi2, which is NaN then."""
     groups = folded.groups
-    ratio = groups[0].coding.ratio
-    first, last = frames.start // ratio, (frames.stop - 1) // ratio
+    starts = np.cumsum([0, *(group.coding.ratio for group in groups)])
+    first, last = (int(np.searchsorted(starts, frame, "right")) - 1 for frame in (frames.start, frames.stop - 1))
     net = registry.choose(model, groups[first].coding)
-    parts, misfits, shares = [], [], []
+    found, misfits, shares = [], [], []
     for k in range(first, last + 1):
         three = groups[k], groups[k - 1] if k else None, groups[k + 1] if k + 1 < len(groups) else None
-        parts.append(net.reconstruct(*three, NOISE))
-        explained, share = trust(three, parts[-1], NOISE, net, number=k) if judge else (math.nan, math.nan)
+        found.append(net.reconstruct(*three, NOISE))
+        explained, share = trust(three, found[-1], NOISE, net, number=k) if judge else (math.nan, math.nan)
         misfits.append(explained)
         shares.append(share)
-    inside = slice(frames.start - first * ratio, frames.stop - first * ratio)
-    return Reconstructed(np.concatenate(parts)[inside], tuple(misfits), float(np.mean(shares)), net.name)
+    inside = slice(frames.start - starts[first], frames.stop - starts[first])
+    return Reconstructed(np.concatenate(found)[inside], tuple(misfits), float(np.mean(shares)), net.name)

@@ -17,7 +17,7 @@ from framefold_decoder.library import Library
 from framefold_decoder.quality import chi2, misfit
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames, Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_decoder.reconstruct.windows import Neighbourhood
+from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
 from framefold_decoder.store.provenance import Provenance, Quality

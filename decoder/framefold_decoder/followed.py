@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from framefold_decoder.quality import ROUNDING_VARIANCE
 from framefold_decoder.reconstruct.base import FoldedGroup, Reconstructor
-from framefold_decoder.reconstruct.windows import Neighbourhood
+from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_protocol.coding import BLOCK
 from framefold_protocol.noise import NoiseModel
 

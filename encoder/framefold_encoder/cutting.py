@@ -1,4 +1,5 @@
-"""Where within a group the scene becomes another: summed together, neither of the two would come back sharp.
+"""What a group is better folded as: cut where the scene becomes another, for summed together neither of the two would come
+back sharp, and in shorter parts where it moves against expectation.
 
 Every pixel's counts before a frame are held against those after it, where the two differ most. When something jumped, that
 difference is all there is to a pixel's changes but noise; of a steady drift it is three quarters at most, and a cut would not
@@ -7,6 +8,8 @@ neither gain nor offset need be known. A few rows are enough: the whole frame is
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,15 @@ SHARP = 0.85
 """Share of all change that a jump makes."""
 
 Counts = npt.NDArray[np.unsignedinteger]
+
+
+def parts(frames: Counts, least: int, moves: Callable[[Counts], bool]) -> Iterator[Counts]:
+    """The group (B, H, W), cut in two where the scene becomes another; each scene that `moves` in equal parts of at least
+    `least` frames, if it has as many as two of them. `least` is what bytes ask for: more are read where nothing moved."""
+    at = cut(frames)
+    for scene in (frames[:at], frames[at:]) if at else (frames,):
+        count = len(scene) // least
+        yield from np.array_split(scene, count if count > 1 and moves(scene) else 1)
 
 
 def cut(frames: Counts) -> int:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from framefold_encoder.budget import ByteBudget
 from framefold_encoder.coders import Coders
-from framefold_encoder.cutting import SHORTEST, cut
+from framefold_encoder.cutting import SHORTEST, cut, parts
 from framefold_encoder.exposure import SMALLEST_RATIO, Motion, choose_families, clearly_moves, is_still
 from framefold_encoder.folding import FRAME_DTYPES, Folder
 from framefold_encoder.motion import motion
@@ -91,16 +91,15 @@ class GroupEncoder:
         return self._bytes / (self._folding_s + self._coding_s) / 1e9 if self._coding_s else 0.0
 
     def parts(self, group: Group, least: int) -> Iterator[Group]:
-        """A group, or where B is free what it is better folded as: cut in two where the scene becomes another; and in equal
-        parts of at least `least` frames where more were read because nothing moved, and now something does."""
-        frames, first = group.frames, group.first_frame
-        at = cut(frames) if self.budget else 0
-        for scene in (frames[:at], frames[at:]) if at else (frames,):
-            parts = len(scene) // least
-            moves = self.budget and self._settings.adaptive and parts > 1 and clearly_moves(self._motion(scene))
-            for part in np.array_split(scene, parts if moves else 1):
-                yield replace(group, frames=part, first_frame=first)
-                first += len(part)
+        """A group, or where B is free what it is better folded as, of at least `least` frames where nothing jumps."""
+
+        def moves(scene: Frames) -> bool:
+            return self._settings.adaptive and clearly_moves(self._motion(scene))
+
+        first = group.first_frame
+        for part in parts(group.frames, least, moves) if self.budget else (group.frames,):
+            yield replace(group, frames=part, first_frame=first)
+            first += len(part)
 
     def encode(self, group: Group, coders: Coders, summary: Summary) -> bool:
         """Hand a group to the coders, and count it; returns whether they still read its frames."""

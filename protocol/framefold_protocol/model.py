@@ -8,8 +8,8 @@ A net is one ONNX file with float32 inputs
     noise      (n,)          variance of one frame's pixel at the level, relative to the level squared: 1 / dose for counting;
                              that of the near-lossless coder's bins counts as noise
 
-and one output `frames` (n, B, H, W), the frames divided by the level. At a stream's ends the missing neighbour is this snapshot
-again. Training builds its inputs from the same definitions, so what is learned is what is fed.
+and one output `frames` (n, B, H, W), the frames divided by the level. A neighbour that is missing, at a stream's ends, or of
+another scene is this snapshot again. Training builds its inputs from the same definitions, so what is learned is what is fed.
 """
 
 from __future__ import annotations

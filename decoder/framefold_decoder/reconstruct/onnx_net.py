@@ -16,7 +16,8 @@ import numpy as np
 
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
-from framefold_decoder.reconstruct.windows import Floats, Neighbourhood, Window, batches, task, windows
+from framefold_decoder.reconstruct.scenes import Neighbourhood
+from framefold_decoder.reconstruct.windows import Floats, Window, batches, task, windows
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
 from framefold_protocol.masks import MaskSpec

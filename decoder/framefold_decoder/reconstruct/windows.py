@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
+from framefold_decoder.reconstruct.scenes import Neighbourhood, of_one_scene
 from framefold_decoder.reconstruct.tiling import Tile, pad_to_multiple, tiles
 from framefold_protocol.coding import Coding
 from framefold_protocol.model import ModelCard, relative_noise
 from framefold_protocol.noise import NoiseModel
 
 Floats = npt.NDArray[np.float32]
-Neighbourhood = tuple[FoldedGroup, FoldedGroup | None, FoldedGroup | None]
-"""A group, the one before it and the one after it; None at a stream's ends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +24,7 @@ class Task:
     """One group to reconstruct, and where its frames go."""
 
     three: tuple[FoldedGroup, FoldedGroup, FoldedGroup]
-    """Previous, this and next; a missing neighbour is this group again."""
+    """Previous, this and next; a neighbour that is missing or of another scene is this group again."""
     exposures: npt.NDArray[np.uint16] = field(repr=False)
     """(3, H, W) ones per pixel."""
     level: float
@@ -42,7 +41,7 @@ class Task:
 
 def task(neighbourhood: Neighbourhood, noise: NoiseModel) -> Task:
     """What all tiles of a group share."""
-    group, previous, following = neighbourhood
+    group, previous, following = of_one_scene(neighbourhood, noise)
     three = (previous or group, group, following or group)
     exposures = np.stack([one.exposure() for one in three])
     return Task(three, exposures, group.level(noise), noise, np.empty((group.coding.ratio, *group.coding.shape), np.float32))
