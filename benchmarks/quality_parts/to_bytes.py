@@ -58,7 +58,7 @@ def fewest_frames(fold_at: Callable[[int], Folded], allowed: float, ratios: tupl
 def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) -> tuple[int, Folded]:
     """B, and all whole groups of (T, H, W) counts, folded adaptively in such bins: a frame takes at most `allowed` bytes.
 
-    The groups hold the first `covered` frames, no more than two thirds of all. Like the encoder's, they are cut where the scene
+    The groups hold the first `covered` frames. Like the encoder's, they are cut where the scene
     becomes another, and those of more frames than the bytes ask for are taken apart where they move.
     """
 
@@ -66,7 +66,7 @@ def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) ->
         groups = [part for group in groups_of(counts, ratio) for part in parts(group, least or ratio, _moves)]
         return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
 
-    ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, covered // 2)))
+    ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, len(counts) - covered + 1)))
     least = ratio
     while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
         more = FREE.grown(ratio)
