@@ -13,15 +13,21 @@ import torch
 
 from framefold_training.checkpoint import Tensors
 from framefold_training.model import Net, NetSpec
+from framefold_training.tiers import AnySpec
 
 NO_STEP = -6.0
 """Offset of an added stage's step: its logistic is 1/400, and grows with training where it helps."""
 
 
-def fits(small: NetSpec, large: NetSpec) -> bool:
-    """Whether a net of the size `small` can become one of `large`: as wide, at least as deep."""
-    deeper = all(mine >= its for mine, its in zip(large.blocks, small.blocks, strict=True))
-    return (large.modes, large.widths) == (small.modes, small.widths) and large.stages >= small.stages and deeper
+def fitted(weights: Tensors, found: AnySpec, wanted: AnySpec) -> Tensors | None:
+    """The weights of a net of the size `found` for one of `wanted`, which is that, or as wide and deeper; else None."""
+    if found == wanted:
+        return weights
+    if not isinstance(found, NetSpec) or not isinstance(wanted, NetSpec):
+        return None
+    wide = (found.modes, found.widths) == (wanted.modes, wanted.widths)
+    deep = all(mine <= its for mine, its in zip((found.stages, *found.blocks), (wanted.stages, *wanted.blocks), strict=True))
+    return grown(weights, found, wanted) if wide and deep else None
 
 
 def grown(weights: Tensors, small: NetSpec, large: NetSpec) -> Tensors:

@@ -35,9 +35,8 @@ from framefold_training.curve import plot_curve
 from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.evaluate import validate
 from framefold_training.exported import read_start, told
-from framefold_training.growing import fits, grown
+from framefold_training.growing import fitted
 from framefold_training.loss import Loss, relative_loss
-from framefold_training.model import NetSpec
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe, recall
 
@@ -130,10 +129,9 @@ class Run:
     def begin_with(self, model: Path) -> None:
         """Take the weights of a run or an exported model, grown where it is less deep. Raises `ModelError` if it cannot."""
         state = read_start(model)
-        found, weights = recall(state.progress["spec"]["net"]), state.weights
-        if isinstance(found, NetSpec) and isinstance(self.spec.net, NetSpec) and fits(found, self.spec.net):
-            weights = grown(weights, found, self.spec.net)
-        elif found != self.spec.net:
+        found = recall(state.progress["spec"]["net"])
+        weights = fitted(state.weights, found, self.spec.net)
+        if weights is None:
             hint = "Choose another --start or --tier; a net can grow in stages and blocks only"
             raise ModelError(f"the net of {model} is {describe(found)}, expected {describe(self.spec.net)}", hint=hint)
         self.net.load_state_dict(weights)

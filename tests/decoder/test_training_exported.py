@@ -50,9 +50,22 @@ def test_a_resumed_run_does_not_begin_anew(exported, tmp_path):
     assert all(torch.equal(one, before[name]) for name, one in run.average.state_dict().items())
 
 
-def test_a_net_of_another_size_is_refused(exported, tmp_path):
+@pytest.mark.parametrize("other", [{"widths": (8, 8, 16)}, {"stages": 1}, {"blocks": (2, 0, 1)}])
+def test_a_net_of_another_width_or_less_depth_is_refused(exported, tmp_path, other):
     with pytest.raises(ModelError, match=r"first\.onnx is .*expected"):
-        train(replace(SPEC, net=replace(NET, widths=(8, 8, 16))), tmp_path, exported / "first.onnx")
+        train(replace(SPEC, net=replace(NET, **other)), tmp_path, exported / "first.onnx")
+
+
+@pytest.mark.parametrize("deeper", [{"stages": 4}, {"blocks": (2, 3, 2)}, {"stages": 3, "blocks": (1, 2, 1)}])
+def test_a_deeper_net_begins_with_the_answers_of_the_smaller_one_and_learns(exported, tmp_path, deeper):
+    spec, batch = replace(SPEC, steps=1, rate=0.0, net=replace(NET, **deeper)), some_batch()
+    train(spec, tmp_path / "grown", exported / "first.onnx")
+    small, large = load_net(exported / "run"), load_net(tmp_path / "grown")
+    assert torch.allclose(of_net(large)(batch), of_net(small)(batch), atol=0.02)  # an added stage takes a small step
+    train(replace(spec, rate=1e-2, steps=3), tmp_path / "trained", exported / "first.onnx")
+    trained = load_net(tmp_path / "trained")
+    still = [name for name, mine in trained.named_parameters() if torch.equal(mine, large.get_parameter(name))]
+    assert still == []
 
 
 @pytest.mark.parametrize("name", ["absent.onnx", "torn.onnx", "cardless.onnx", "another.onnx", "older.onnx"])
