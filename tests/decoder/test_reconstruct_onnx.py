@@ -14,7 +14,7 @@ from scipy.ndimage import uniform_filter
 from tiny_net import WEIGHTS, write_card, write_net
 
 from framefold_decoder.reconstruct.base import FoldedGroup
-from framefold_decoder.reconstruct.onnx_net import OnnxNet, misfit
+from framefold_decoder.reconstruct.onnx_net import OnnxNet, unsuitable
 from framefold_decoder.reconstruct.onnx_runtime import ProviderError
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec
@@ -133,7 +133,7 @@ def test_a_coding_that_does_not_fit_is_told(net, card):
             net.reconstruct(FoldedGroup(np.ones(masks.shape, np.uint16), masks), None, None, NoiseModel())
         assert "gap-tv" in str(caught.value)
     unused = coding((64, 64), four, MaskSpec("one-hot", 4))
-    assert misfit(card, unused) == misfit(card, coding((8, 8), MaskSpec("ones", 4))) == ""
+    assert unsuitable(card, unused) == misfit(card, coding((8, 8), MaskSpec("ones", 4))) == ""
 
 
 def refused(path, card, *words):

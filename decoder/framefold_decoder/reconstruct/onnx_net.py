@@ -95,7 +95,7 @@ class OnnxNet:
         Memory beyond inputs and frames stays bounded. Raises `InputError` when the groups differ in B or shape.
         """
         for group, *_ in neighbourhoods:
-            if reason := misfit(self.card, group.coding):
+            if reason := unsuitable(self.card, group.coding):
                 hint = "Choose another model, or gap-tv, which fits all"
                 raise ModelError(f"model {self.name} does not fit: {reason}", hint=hint)
         if len({(group.coding.ratio, group.coding.shape) for group, *_ in neighbourhoods}) > 1:
@@ -159,16 +159,16 @@ def check_file(path: Path, card: ModelCard) -> None:
         raise ModelError(f"model {path} takes {found}", hint="Use the framefold it was made with, or train it again")
 
 
-def misfit(card: ModelCard, coding: Coding) -> str:
+def unsuitable(card: ModelCard, coding: Coding) -> str:
     """Why a net cannot reconstruct this coding, in a few words; empty when it can. Families without a block do not count."""
     if not min(card.ratios, default=0) <= coding.ratio <= max(card.ratios, default=0):
         return f"{coding.ratio} frames per snapshot, it was trained on {', '.join(map(str, card.ratios))}"
     used = [0] if coding.block_map is None else np.unique(coding.block_map)
-    reasons = (_mask_misfit(card, coding.families[index].spec) for index in used)
+    reasons = (_unsuitable_mask(card, coding.families[index].spec) for index in used)
     return next(filter(None, reasons), "")
 
 
-def _mask_misfit(card: ModelCard, spec: MaskSpec) -> str:
+def _unsuitable_mask(card: ModelCard, spec: MaskSpec) -> str:
     if spec.kind not in card.mask_kinds:
         return f"masks of kind {spec.kind}, it was trained on {', '.join(card.mask_kinds)}"
     lowest, highest = min(card.densities, default=0.0) / DENSITY_SLACK, max(card.densities, default=1.0) * DENSITY_SLACK

@@ -10,7 +10,7 @@ from typing import Any
 
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.gap_tv import GapTv
-from framefold_decoder.reconstruct.onnx_net import OnnxNet, check_file, misfit
+from framefold_decoder.reconstruct.onnx_net import OnnxNet, check_file, unsuitable
 from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider, ProviderError, check_installation
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import InputError, ModelError
@@ -110,12 +110,12 @@ class Registry:
         if name == "auto":
             return self._best(coding) or self._gap_tv
         net = self._load(name)
-        if reason := misfit(net.card, coding):
+        if reason := unsuitable(net.card, coding):
             raise ModelError(f"model {name} does not fit: {reason}", hint=f"Use auto, or one of {self._names()}")
         return net
 
     def _best(self, coding: Coding) -> OnnxNet | None:
-        fitting = [name for name in self._usable() if not misfit(self._cards[name], coding)]
+        fitting = [name for name in self._usable() if not unsuitable(self._cards[name], coding)]
         nets = [net for name in fitting if (net := self._load_or_note(name))]
         by_cost = sorted(nets, key=lambda net: net.card.kmac_per_frame_pixel)
         return next((net for net in reversed(by_cost) if net.on_gpu), next(iter(by_cost), None))
