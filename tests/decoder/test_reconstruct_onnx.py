@@ -133,7 +133,7 @@ def test_a_coding_that_does_not_fit_is_told(net, card):
             net.reconstruct(FoldedGroup(np.ones(masks.shape, np.uint16), masks), None, None, NoiseModel())
         assert "gap-tv" in str(caught.value)
     unused = coding((64, 64), four, MaskSpec("one-hot", 4))
-    assert unsuitable(card, unused) == misfit(card, coding((8, 8), MaskSpec("ones", 4))) == ""
+    assert unsuitable(card, unused) == unsuitable(card, coding((8, 8), MaskSpec("ones", 4))) == ""
 
 
 def refused(path, card, *words):
