@@ -20,6 +20,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bandwidth_parts.card import table
 from bandwidth_parts.machine import description
@@ -28,7 +29,7 @@ from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_training.pool import PoolSpec, render
-from quality_parts.folding import fold
+from quality_parts.folding import Counts, fold
 from quality_parts.to_bytes import reconstruct, to_bytes
 from quality_parts.verdict import CHI2_RANGE
 
@@ -46,14 +47,19 @@ BANDS = {"3 to 15 e-/px": (3, 15), "15 to 60 e-/px": (15, 60), "60 to 200 e-/px"
 Row = dict[str, Any]
 
 
-def look(number: int, registry: Registry, model: str) -> list[Row]:
-    """A row a B of the plain snapshots and step, of one movie at a dose of its own."""
+def counted(number: int) -> tuple[float, npt.NDArray[np.float32], Counts]:
+    """A movie at a dose of its own, in e-/px: its expected electrons, and a draw of them."""
     rng = np.random.default_rng([number, 7])
     dose = float(np.exp(rng.uniform(*np.log(DOSES))))
     clean = render(PoolSpec(frames=FRAMES, side=SIDE), FIRST_MOVIE + number).astype(np.float32)
     expected = clean * np.float32(dose / clean.mean())
     counts = rng.poisson(expected)
-    counts = counts.astype(np.uint8 if counts.max() < 256 else np.uint16)
+    return dose, expected, counts.astype(np.uint8 if counts.max() < 256 else np.uint16)
+
+
+def look(number: int, registry: Registry, model: str) -> list[Row]:
+    """A row a B of the plain snapshots and step, of one movie."""
+    dose, expected, counts = counted(number)
     truth, peak, rows = expected[SCORED], float(expected.max()), list[Row]()
     for plain_ratio in RATIOS:
         plain = fold(counts, [derive_masks(MaskSpec(ratio=plain_ratio), (SIDE, SIDE))])
@@ -64,7 +70,8 @@ def look(number: int, registry: Registry, model: str) -> list[Row]:
             free = reconstruct(folded, SCORED, registry, model, judge=step == JUDGED)
             found = psnr(free.frames, truth, peak)
             told = {"movie": number, "dose": dose, "plain_ratio": plain_ratio, "step_sigma": step, "ratio": ratio}
-            sizes = {"wire_ratio": counts[0].nbytes / folded.bytes_per_frame, "plain_psnr": reference, "psnr": found}
+            sizes = {"bytes_per_frame": folded.bytes_per_frame, "plain_bytes_per_frame": plain.bytes_per_frame}
+            sizes |= {"wire_ratio": counts[0].nbytes / folded.bytes_per_frame, "plain_psnr": reference, "psnr": found}
             rows.append(told | sizes | ({"plain_chi2": seen.misfits, "chi2": free.misfits} if step == JUDGED else {}))
     return rows
 

@@ -53,6 +53,18 @@ def test_wider_bins_leave_fewer_frames_in_a_snapshot_and_chi2_is_told(tmp_path):
     assert len(found["rows"]) == 2 * 3 * 5
     for row in found["rows"]:
         assert 4 <= row["ratio"] <= 32
+        assert row["bytes_per_frame"] <= row["plain_bytes_per_frame"] or row["ratio"] > 30
     narrow, *_, wide = (row["ratio"] for row in found["means"] if row["plain_ratio"] is None and row["doses"] == "all")
     assert narrow >= wide
     assert found["trust"]["chi2"]["snapshots"] > 0
+
+
+def test_sums_grow_with_the_threshold_of_what_counts_as_still(tmp_path):
+    found = results("still", "--movies", "1", "--json", tmp_path / "still.json")
+    assert len(found["rows"]) == 9
+    for start in (4, 8, 15):
+        mine = [row for row in found["means"] if row["start"] == start]
+        assert [row["ratio"] for row in mine] == sorted(row["ratio"] for row in mine)
+        assert mine[-1]["threshold"] is None
+        assert mine[-1]["ratio"] == 30
+        assert mine[-1]["bytes"] < mine[0]["bytes"] <= 1
