@@ -21,19 +21,19 @@ library is missing is left out with the reason.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bandwidth_parts import comparison, detectors, encoding, machine, streaming
+from bandwidth_parts import comparison, detectors, encoding, streaming
 from bandwidth_parts.card import card
 from bandwidth_parts.folded import RATIO
 from bandwidth_parts.limited_link import parse_rate
 from bandwidth_parts.material import Counts, Material, fit, load, typical
-from bandwidth_parts.progress import Progress
+from common_parts.document import command, machine, publish
+from common_parts.progress import Progress
 from framefold_protocol.errors import FramefoldError
 
 FRAMES = 60
@@ -60,7 +60,7 @@ def measure(source: str, rate: float, plan: Plan) -> Results:
     progress.step("frames")
     materials = load(source, FRAMES, plan.shape)
     usual = typical(materials)
-    results: Results = {"machine": machine.description(), "dose": usual.dose}
+    results: Results = {"machine": machine(), "dose": usual.dose}
     cases = []
     for dtype, material in ((np.dtype(np.uint8), usual), (np.dtype(np.uint16), materials[-1])):
         for side in plan.sides:
@@ -122,15 +122,13 @@ def main() -> int:
     except FramefoldError as error:
         print(f"bandwidth: {error}", file=sys.stderr)
         return 2
-    results = {"command": " ".join(["python benchmarks/bandwidth.py", *sys.argv[1:]]), **results}
+    results = {"command": command(), **results}
     print(card(results))
     if options.plots:
         from bandwidth_parts.plots import draw
 
         draw(results, options.plots)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results))
+    publish(results, options.json)
     return 0
 
 

@@ -13,7 +13,6 @@ Prints a card and, as the last line, one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
+from common_parts.document import command, publish
 from framefold_decoder.reconstruct.base import FoldedGroup
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol import payload, planes, wire
@@ -226,11 +226,7 @@ def main() -> int:
     if options.groups:
         document["quality"] = [psnr_loss(dose, options.groups, 512) for dose in (5.0, 20.0)]
     print_card(document)
-    line = json.dumps({"command": " ".join(["python", *sys.argv]), **document})
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(json.loads(line), indent=1) + "\n")
-    print(line)
+    publish({"command": command(), **document}, options.json)
     return 0
 
 

@@ -26,8 +26,8 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_parts.card import table
-from bandwidth_parts.machine import description
+from common_parts.document import command, machine, publish
+from common_parts.table import table
 from framefold_decoder.quality import psnr
 from framefold_decoder.reconstruct.base import FoldedGroup, Reconstructor
 from framefold_decoder.reconstruct.onnx_net import OnnxNet
@@ -132,18 +132,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="snapshots timed (default 7)")
     parser.add_argument("--json", type=Path, help="write the JSON document here too")
     options = parser.parse_args()
-    machine = description()
+    measured_on = machine()  # before the cores are busy
     try:
         rows = [row for precision in options.precisions.split(",") for row in rows_of(options, precision)]
     except FramefoldError as error:
         print(f"decode: {error}", file=sys.stderr)
         return 2
-    command = " ".join(["python benchmarks/decode.py", *sys.argv[1:]])
-    print(card(rows, machine))
-    document = {"command": command, "machine": machine, "rows": rows}
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document))
+    print(card(rows, measured_on))
+    publish({"command": command(), "machine": measured_on, "rows": rows}, options.json)
     return 0
 
 

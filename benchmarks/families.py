@@ -15,7 +15,6 @@ those of `quality.py`. Prints a card and, as the last line, one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -27,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_parts.card import table
-from bandwidth_parts.machine import description
+from common_parts.document import command, machine, publish
+from common_parts.table import table
 from framefold_decoder.quality import psnr
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_encoder.exposure import choose_families
@@ -177,11 +176,7 @@ def main() -> int:
         return 2
     gained = gains(rows)
     print(card(rows, gained))
-    command = " ".join(["python benchmarks/families.py", *sys.argv[1:]])
-    document = {"command": command, "machine": description(), "rows": rows, "gains": gained}
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document))
+    publish({"command": command(), "machine": machine(), "rows": rows, "gains": gained}, given.json)
     return 0
 
 

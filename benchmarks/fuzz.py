@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common_parts.document import command, publish
 from framefold_protocol import wire
 from framefold_protocol.messages import Audit, Gap, Hello, RawFrames, Snapshot
 from fuzz_parts.mutations import Mutator
@@ -129,7 +130,7 @@ def main() -> int:
     if grown > LIMIT_MB:
         run.findings.append({"side": "both", "error": f"memory grew by {grown:.0f} MB, limit {LIMIT_MB}", "parts": ""})
     results = {
-        "command": " ".join(["python benchmarks/fuzz.py", *sys.argv[1:]]),
+        "command": command(),
         "messages": options.messages,
         "seed": options.seed,
         "right": run.right,
@@ -142,9 +143,7 @@ def main() -> int:
         "cpu_s": round(time.process_time(), 1),
     }
     print(card(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results))
+    publish(results, options.json)
     return 1 if run.findings else 0
 
 

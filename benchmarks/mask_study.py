@@ -17,7 +17,6 @@ Prints a card and, as the last line, one JSON document. Run again, it goes on wh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common_parts.document import command, publish
 from framefold_encoder.folding import Folder
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
@@ -171,10 +171,7 @@ def main() -> int:
         for period in PERIODS if candidate == REFERENCE else ():
             rows += measure(replace(spec, period=period), run, given.size, given.scenes)
     print_card(rows)
-    document = json.dumps({"command": " ".join(["python", *sys.argv]), "terms": asdict(terms), "rows": rows})
-    if given.json:
-        given.json.write_text(json.dumps(json.loads(document), indent=1) + "\n")
-    print(document)
+    publish({"command": command(), "terms": asdict(terms), "rows": rows}, given.json)
     return 0
 
 

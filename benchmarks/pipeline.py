@@ -24,15 +24,14 @@ CPU time is the processes' own, all threads, without starting up. Prints a card 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bandwidth_parts import machine
-from bandwidth_parts.progress import Progress
+from common_parts.document import command, machine, publish
+from common_parts.progress import Progress
 from pipeline_parts.card import card
 from pipeline_parts.cases import Bench, Case
 from pipeline_parts.disk import write_gb_s
@@ -54,7 +53,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All frame sizes."""
     plan = cases(options.sides, options.quick)
     progress = Progress(len(plan) + 2)
-    results: dict[str, Any] = {"machine": machine.description(), "model": options.model}
+    results: dict[str, Any] = {"machine": machine(), "model": options.model}
     fast = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=fast) as memory, tempfile.TemporaryDirectory(dir=options.folder) as disk:
         progress.step("the disk")
@@ -86,15 +85,13 @@ def main() -> int:
     except SoakFailure as failure:
         print(f"pipeline: {failure}", file=sys.stderr)
         return 1
-    results = {"command": " ".join(["python benchmarks/pipeline.py", *sys.argv[1:]]), **results}
+    results = {"command": command(), **results}
     print(card(results))
     if options.plot:
         from pipeline_parts.plot import draw
 
         draw(results, options.plot)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results))
+    publish(results, options.json)
     return 0
 
 

@@ -14,7 +14,6 @@ Prints a card and, as the last line, one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_parts.card import table
-from bandwidth_parts.machine import description
+from common_parts.document import command, machine, publish
+from common_parts.table import table
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_encoder.exposure import choose_families
 from framefold_encoder.motion import motion
@@ -150,10 +149,7 @@ def main() -> int:
         f"{len(blocks.motion)} blocks\n"
         + table(["policy", "motion below", "dB over balanced 0.25, bytes counted"], lines, left=2)
     )
-    document = {"command": " ".join(["python benchmarks/policy.py", *sys.argv[1:]]), "machine": description(), "rows": rows}
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document))
+    publish({"command": command(), "machine": machine(), "rows": rows}, given.json)
     return 0
 
 

@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common_parts.document import command, publish
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol.errors import FramefoldError
 from quality_parts.card import card
@@ -126,11 +127,9 @@ def main() -> int:
     except FramefoldError as error:
         print(f"quality: {error}", file=sys.stderr)
         return 2
-    results = {"command": " ".join(["python benchmarks/quality.py", *sys.argv[1:]]), "size": options.size, **results}
+    results = {"command": command(), "size": options.size, **results}
     print(card(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results))
+    publish(results, options.json)
     return 0
 
 

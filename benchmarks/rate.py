@@ -13,7 +13,6 @@ document.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_parts.card import table
-from bandwidth_parts.machine import description
+from common_parts.document import command, machine, publish
+from common_parts.table import table
 from framefold_decoder.quality import psnr
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_protocol.errors import FramefoldError
@@ -141,11 +140,7 @@ def main() -> int:
     print(card(means))
     for kind, name in (("plain_chi2", "plain snapshots"), ("chi2", f"B free, {JUDGED:g} sigma")):
         print(f"chi2 of {name}: {trust[kind]['within']:.1%} of {trust[kind]['snapshots']} within {CHI2_RANGE}")
-    command = " ".join(["python benchmarks/rate.py", *sys.argv[1:]])
-    document = {"command": command, "machine": description(), "means": means, "trust": trust, "rows": rows}
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document))
+    publish({"command": command(), "machine": machine(), "means": means, "trust": trust, "rows": rows}, given.json)
     return 0
 
 

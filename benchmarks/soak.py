@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bandwidth_parts import machine
+from common_parts.document import command, machine, write
 from soak_parts.calm import stream_calmly
 from soak_parts.chaos import Chaos, Tally
 from soak_parts.checker import TOLD, Verdict, check
@@ -170,7 +170,7 @@ def main() -> int:
 
 def _both_parts(options: argparse.Namespace, folder: Path, left_out: str) -> Results:
     """The document, written after each part."""
-    about = {"machine": machine.description() | {"niceness": os.nice(0)}, "seed": options.seed}
+    about = {"machine": machine() | {"niceness": os.nice(0)}, "seed": options.seed}
     results: Results = {}
     if options.minutes or options.kills:
         results = _written("faults", about | report(*soak(options, folder, left_out), left_out), options.json)
@@ -185,9 +185,8 @@ def _written(name: str, part: Results, path: Path | None) -> Results:
     """The document with this part in it; what it has of the other one stays."""
     results: Results = json.loads(path.read_text()) if path and path.exists() else {"commands": {}}
     results |= part
-    results["commands"][name] = " ".join(["python benchmarks/soak.py", *sys.argv[1:]])
-    if path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
+    results["commands"][name] = command()
+    write(results, path)
     return results
 
 

@@ -12,7 +12,6 @@ No clip that quality is measured on is used. Prints a card and, as the last line
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bandwidth_parts.card import table
-from bandwidth_parts.machine import description
+from common_parts.document import command, machine, publish
+from common_parts.table import table
 from framefold_decoder.quality import psnr
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_encoder.exposure import STILL_BELOW
@@ -114,11 +113,8 @@ def main() -> int:
     print(file=sys.stderr)
     means = summary(movies)
     print(card(means))
-    command = " ".join(["python benchmarks/still.py", *sys.argv[1:]])
-    document = {"command": command, "machine": description(), "means": means, "rows": [row for rows in movies for row in rows]}
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document))
+    rows = [row for movie in movies for row in movie]
+    publish({"command": command(), "machine": machine(), "means": means, "rows": rows}, given.json)
     return 0
 
 

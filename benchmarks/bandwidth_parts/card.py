@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
+
+from common_parts.table import table
 
 Row = dict[str, Any]
 
@@ -30,17 +31,6 @@ def card(results: dict[str, Any]) -> str:
 
 def _title(title: str, table: str) -> str:
     return f"{title}\n{table}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns as wide as what is in them; the first `left` of them left-aligned."""
-    cells = [list(head), *map(list, rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
-    aligned = [
-        [cell.ljust(width) if k < left else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in cells
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from bandwidth_parts import machine, rivals
 from bandwidth_parts.folded import RATIO, RATIOS
 from bandwidth_parts.material import Counts, fit
+from common_parts.document import cores
 from framefold_encoder.folding import Folder
 from framefold_encoder.kernels import VISIT
 from framefold_encoder.motion import motion
@@ -51,7 +52,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     groups = 1 if small else max(1, -(-CACHE_BYTES // (ratio * side * side * dtype.itemsize)))
     frames = fit(counts, (groups * ratio, side, side), dtype)
-    threads = tuple(count for count in (1, 2) if count <= machine.cores())
+    threads = tuple(count for count in (1, 2) if count <= cores())
     actions = machine.memory_actions(frames, threads)
     for count in threads:
         actions |= _fold_actions(frames, ratio, count)

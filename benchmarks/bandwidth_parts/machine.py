@@ -6,15 +6,12 @@ turns, round by round, and a ratio is the median of the rounds' ratios.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,20 +25,6 @@ Rounds = dict[str, list[float]]
 
 COPY_BYTES = 128 << 20
 """Copied at most in one go: far more than any cache holds."""
-
-
-def cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def description() -> dict[str, Any]:
-    """What the figures were measured on, and how busy others kept it in the minute before: speeds want a load near 0."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    cpu = names[0].split(":", 1)[1].strip() if names else platform.machine()
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {"cpu": cpu, "cores": cores(), "load": load, "system": platform.system(), "python": platform.python_version()}
 
 
 @njit(nogil=True)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandwidth_parts import machine
 from bandwidth_parts.far_side import FarSide, far_side
 from bandwidth_parts.folded import RATIO
 from bandwidth_parts.material import Counts
+from common_parts.document import cores
 from framefold_encoder.daemon import Encoder
 from framefold_encoder.folding import Folder
 from framefold_encoder.settings import EncoderSettings
@@ -93,7 +93,7 @@ def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb:
 def measure_pipeline(frames: Counts, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """The encoder against the kernel alone, for each number of folding threads; kernel, stages and encoder in turns."""
     kinds = (frames, frames.astype(np.uint16))
-    return [_pipeline_case(one, threads, rounds, seconds) for one in kinds for threads in (1, 2) if threads <= machine.cores()]
+    return [_pipeline_case(one, threads, rounds, seconds) for one in kinds for threads in (1, 2) if threads <= cores()]
 
 
 def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
             done += frames.nbytes
         return done
 
-    with ThreadPoolExecutor(machine.cores()) as pool:
-        done = sum(pool.map(work, range(machine.cores())))
+    with ThreadPoolExecutor(cores()) as pool:
+        done = sum(pool.map(work, range(cores())))
     return done / (time.perf_counter() - start) / 1e9
 
 

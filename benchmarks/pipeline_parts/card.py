@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bandwidth_parts.card import table
+from common_parts.table import table
 
 Row = dict[str, Any]
 NAMES = ("p50", "p99", "max")

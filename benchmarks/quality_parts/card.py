@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bandwidth_parts.card import table
+from common_parts.table import table
 from quality_parts.framefold import METHODS, TO_BYTES
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
