@@ -37,7 +37,7 @@ class NetSpec:
     """Channels at a half, a quarter and an eighth of the resolution."""
     blocks: tuple[int, int, int] = (1, 1, 1)
     """Residual blocks there, at the half after coming up."""
-    halo: int = 40
+    halo: int = 48
     """Pixels at a tile's edge to throw away; `export` tells what they leave."""
 
 

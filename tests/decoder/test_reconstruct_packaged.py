@@ -43,7 +43,7 @@ def simulated(card, shape=(128, 192), dose=20.0):
 
 
 def test_tiles_do_not_show(card, net):
-    previous, group, following = simulated(card, (128, 256))
+    previous, group, following = simulated(card, (384, 448))
     whole = net.reconstruct(group, previous, following, NOISE)
     tiled = OnnxNet(PACKAGED / f"{card.name}.onnx", card, "cpu", tile_side=64).reconstruct(group, previous, following, NOISE)
     assert np.abs(tiled - whole).max() < 1e-3 * whole.max()

@@ -27,8 +27,8 @@ def shipped(request) -> Path:
 
 @pytest.fixture(scope="module")
 def clip():
-    """Mean about 1, (60, 96, 96)."""
-    return Movie(MovieSpec(shape=(128, 128), dose=1.0, seed=0, loop=60)).clean(0, 60)[:, :96, :96]
+    """Mean about 1, (60, 96, 192)."""
+    return Movie(MovieSpec(shape=(192, 192), dose=1.0, seed=0, loop=60)).clean(0, 60)[:, :96]
 
 
 def test_a_shipped_net_beats_averaging(shipped, clip):
@@ -39,7 +39,7 @@ def test_a_shipped_net_beats_averaging(shipped, clip):
 
 def test_a_shipped_halo_hides_seams(shipped, clip):
     card = ModelCard.read(shipped.with_suffix(".json"))
-    masks = torch.from_numpy(derive_masks(MaskSpec(ratio=RATIO), (96, 96)).window().astype(np.float32))[None]
+    masks = torch.from_numpy(derive_masks(MaskSpec(ratio=RATIO), (96, 192)).window().astype(np.float32))[None]
     exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
     whole = fold(torch.from_numpy(20 * clip)[None], masks, exposures, Dice(CPU, 0), torch.zeros(1), torch.ones(1))
     tile = Batch(*(one[..., 48:] if one.ndim == 4 else one for one in whole.tensors))
