@@ -22,7 +22,7 @@ CHANCE = 0.3
 """Standard deviation of a still block's motion: 128 pixels, and three degrees of freedom each."""
 STILL_BELOW = 0.1
 """Mean motion below which a longer sum would do: averaging's error is noise, all but a tenth. On training scenes, sums that
-grow until then come back 0.4 dB better from 0.6 of the bytes."""
+grow until then come back 0.5 dB better from 0.7 of the bytes (`benchmarks/still.py`)."""
 
 
 def is_still(motion: Motion) -> bool:
