@@ -40,7 +40,7 @@ class EncoderSettings(BaseModel):
         allow_inf_nan=False,
         description="Bytes of frames over bytes sent: every group gets as few frames as keep the stream to it, or with "
         "adaptive as many as a still scene bears, 4 to 32, "
-        "or within ratio's range",
+        "or within ratio's range; fewer where the scene becomes another",
     )
     mask: MaskKind = Field("balanced", description="Mask kind")
     density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
