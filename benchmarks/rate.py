@@ -1,6 +1,6 @@
 """For given bytes: fewer frames a snapshot in wider bins, or more frames in narrower ones? On training scenes alone.
 
-    python benchmarks/rate.py [--movies 100] [--json PATH]
+    python benchmarks/rate.py [--movies 100] [--steps 0.5,1,1.5,2,3] [--json PATH]
 
 Training's own movies (of numbers that no training reaches) are folded at random doses by the default masks at B = 10, 15 and
 30, losslessly: that many bytes a frame. Then B is free: block maps, bins of each width, and for each the fewest frames a
@@ -56,7 +56,7 @@ def counted(number: int) -> tuple[float, npt.NDArray[np.float32], Counts]:
     return dose, expected, counts.astype(np.uint8 if counts.max() < 256 else np.uint16)
 
 
-def look(number: int, registry: Registry, model: str) -> list[Row]:
+def look(number: int, registry: Registry, model: str, steps: tuple[float, ...] = STEPS) -> list[Row]:
     """A row a B of the plain snapshots and step, of one movie."""
     dose, expected, counts = counted(number)
     truth, peak, rows = expected[SCORED], float(expected.max()), list[Row]()
@@ -64,7 +64,7 @@ def look(number: int, registry: Registry, model: str) -> list[Row]:
         plain = fold(counts, [derive_masks(MaskSpec(ratio=plain_ratio), (SIDE, SIDE))])
         seen = reconstruct(plain, SCORED, registry, model)
         reference = psnr(seen.frames, truth, peak)
-        for step in STEPS:
+        for step in steps:
             ratio, folded = to_bytes(counts, plain.bytes_per_frame, step, SCORED.stop)
             free = reconstruct(folded, SCORED, registry, model, judge=step == JUDGED)
             found = psnr(free.frames, truth, peak)
@@ -80,7 +80,7 @@ def summary(rows: list[Row]) -> list[Row]:
     found = []
     for plain_ratio in (None, *RATIOS):
         for band, (low, high) in ({"all": (0, np.inf)} | BANDS).items():
-            for step in STEPS:
+            for step in sorted({row["step_sigma"] for row in rows}):
                 mine = [
                     row
                     for row in rows
@@ -112,7 +112,8 @@ def card(means: list[Row]) -> str:
     for key in dict.fromkeys((row["plain_ratio"], row["doses"]) for row in means):
         mine = [row for row in means if (row["plain_ratio"], row["doses"]) == key]
         lines.append([str(key[0] or "all"), key[1], *(f"{row['gain']:+.2f} ({row['ratio']:.1f})" for row in mine)])
-    head = ["plain B", "doses", *(f"{step:g} sigma" for step in STEPS)]
+    steps = dict.fromkeys(row["step_sigma"] for row in means)
+    head = ["plain B", "doses", *(f"{step:g} sigma" for step in steps)]
     return "Gain over plain lossless snapshots of the same bytes, dB (mean B)\n" + table(head, lines, left=2)
 
 
@@ -120,16 +121,19 @@ def main() -> int:
     """Run the study; returns its exit status."""
     parser = argparse.ArgumentParser(description="Frames a snapshot and width of the bins for given bytes.")
     parser.add_argument("--movies", type=int, default=100)
+    parser.add_argument("--steps", type=_numbers, default=STEPS, help="widths of the bins, sigma (default 0.5,1,1.5,2,3)")
     parser.add_argument("--model", default="auto", help="reconstruct with: auto, or a model's name")
     parser.add_argument("--models", type=Path, help="folder of further models, NAME.onnx with NAME.json")
     parser.add_argument("--json", type=Path, help="write the JSON document here too")
     given = parser.parse_args()
+    if JUDGED not in given.steps:
+        parser.error(f"--steps is {given.steps}, expected {JUDGED:g} among them: chi2 is measured there")
     rows: list[Row] = []
     try:
         registry = Registry(given.models, provider="cpu")
         registry.check(given.model)
         for number in range(given.movies):
-            rows += look(number, registry, given.model)
+            rows += look(number, registry, given.model, given.steps)
             print(f"\r{number + 1} of {given.movies} movies", end="", file=sys.stderr)
     except FramefoldError as error:
         print(f"rate: {error}", file=sys.stderr)
@@ -142,6 +146,10 @@ def main() -> int:
         print(f"chi2 of {name}: {trust[kind]['within']:.1%} of {trust[kind]['snapshots']} within {CHI2_RANGE}")
     publish({"command": command(), "machine": machine(), "means": means, "trust": trust, "rows": rows}, given.json)
     return 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 if __name__ == "__main__":
