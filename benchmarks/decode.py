@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -84,13 +85,13 @@ def rows_of(options: argparse.Namespace, precision: Precision) -> list[Row]:
     """All models at one precision."""
     registry = Registry(options.folder, provider=options.provider, precision=precision, threads=options.threads)
     rows = []
-    for side in options.sides:
+    for side, ratio in product(options.sides, options.ratio):
         for mixed in (False, True):
-            one = case(side, options.ratio, mixed=mixed)
+            one = case(side, ratio, mixed=mixed)
             for name in options.models or ["auto"]:
                 reconstructor = registry.choose(name, one.groups[1].coding)
                 found, frames = measure(reconstructor, one, options.rounds)
-                row = {"model": reconstructor.name, "side": side, "ratio": options.ratio, "mixed": mixed, **found}
+                row = {"model": reconstructor.name, "side": side, "ratio": ratio, "mixed": mixed, **found}
                 if isinstance(reconstructor, OnnxNet):
                     row["kmac_per_frame_pixel"] = reconstructor.card.kmac_per_frame_pixel
                 row |= {"precision": precision, "psnr": psnr(frames, one.truth, float(one.truth.max()))}
@@ -125,7 +126,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=[], help="names of models, gap-tv among them (default: auto)")
     parser.add_argument("--folder", type=Path, help="folder of further models, NAME.onnx with NAME.json")
     parser.add_argument("--sides", type=_whole_numbers, default="512", help="of the frames, pixels (default 512)")
-    parser.add_argument("--ratio", type=int, default=20, help="frames per snapshot (default 20)")
+    parser.add_argument("--ratio", type=_whole_numbers, default="20", help="frames per snapshot (default 20)")
     parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
     parser.add_argument("--precisions", default="single", help="single, half, or both with a comma (default single)")
     parser.add_argument("--threads", type=int, default=0, help="0: as ONNX Runtime likes")
