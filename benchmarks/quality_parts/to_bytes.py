@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_encoder.cutting import parts
-from framefold_encoder.exposure import SMALLEST_RATIO, choose_families, clearly_moves, is_still
+from framefold_encoder.cutting import taken_apart
+from framefold_encoder.exposure import SMALLEST_RATIO, borne, choose_families, is_still
 from framefold_encoder.motion import motion
 from framefold_encoder.settings import FREE, EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
@@ -63,21 +64,23 @@ def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) ->
     """
 
     def fold_at(ratio: int, least: int = 0) -> Folded:
-        groups = [part for group in groups_of(counts, ratio) for part in parts(group, least or ratio, _moves)]
+        groups = [part for group in groups_of(counts, ratio) for part in taken_apart(group, partial(_bears, least or ratio))]
         return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
 
     ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, len(counts) - covered + 1)))
     least = ratio
     while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
         more = FREE.grown(ratio)
-        if more == ratio or len(counts) // more * more < covered:
+        if more == ratio or len(counts) // more * more < covered or fold_at(more, least).bytes_per_frame > allowed:
             break
         ratio, folded = more, fold_at(more, least)
     return ratio, folded
 
 
-def _moves(scene: Counts) -> bool:
-    return clearly_moves(motion(scene))
+def _bears(least: int, scene: Counts) -> int:
+    shape = scene.shape[1], scene.shape[2]
+    found = borne(motion(scene), shape, len(scene)) if len(scene) >= SMALLEST_RATIO else 0
+    return max(least, found) if found else 0
 
 
 def fold_adaptively(counts: Counts, ratio: int, quantisation: VarianceStabilised | None) -> Folded:

@@ -74,14 +74,15 @@ def trust(
 
 
 def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
-    """The noise model of a snapshot, and its relative uncertainty: what the latest audit group up to it measures, the gain the
-    stream tells winning; without either, a counting detector's."""
+    """The noise model of a snapshot, and its relative uncertainty: what the latest audit group up to it tells that can be
+    measured, the gain the stream tells winning; without either, a counting detector's."""
     told = store.metadata.counts_per_electron
     latest = store.last_audit(position)
-    measured = None if latest is None else _measured(store, latest)
-    if measured is None:
-        return NoiseModel(told or 1.0), 0.0
-    return measured.noise, measured.variance_error
+    while latest is not None:
+        if measured := _measured(store, latest):
+            return measured.noise, measured.variance_error
+        latest = store.last_audit(latest - 1)  # too few frames, or too dark
+    return NoiseModel(told or 1.0), 0.0
 
 
 def successor(store: StreamStore, position: int) -> FoldedGroup | None:
@@ -156,7 +157,7 @@ def _trusted(audited: AuditQuality) -> dict[str, float | None]:
 def _provenance(reconstructor: Reconstructor, has_successor: bool) -> Provenance:
     card = getattr(reconstructor, "card", None)
     library = "onnxruntime" if isinstance(card, ModelCard) else reconstructor.provider
-    settings = {"provider": reconstructor.provider, library: _library_version(library), "saw_next_snapshot": has_successor}
+    settings = {"provider": reconstructor.provider, library: _library_version(library), "had_next_snapshot": has_successor}
     return Provenance(reconstructor.name, card.sha256 if isinstance(card, ModelCard) else None, code_version(), settings)
 
 

@@ -41,6 +41,8 @@ def grown(weights: Tensors, small: NetSpec, large: NetSpec) -> Tensors:
             result[name] = torch.zeros_like(result[name])
         if source != name and name.endswith("step_offset"):
             result[name] = torch.full_like(result[name], NO_STEP)
+        if source != name and name.endswith("step_slope"):
+            result[name] = torch.zeros_like(result[name])  # at no dose
     return result
 
 

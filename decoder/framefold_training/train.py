@@ -141,8 +141,8 @@ class Run:
     def restore(self, state: State) -> None:
         """Go on from a checkpoint of the same net and data. Raises `ModelError` when it is another's."""
         for part in ("net", "data"):
-            mine, found = self.spec.described()[part], state.progress["spec"][part]
-            if mine != found:
+            mine, found = ({**one[part], "halo": None} for one in (self.spec.described(), state.progress["spec"]))
+            if mine != found:  # but for the halo, which training does not know
                 raise ModelError(f"the checkpoint was made with {part} {found}, expected {mine}", hint="Choose another --out")
         self.step, self.minutes = state.progress["step"], state.progress["minutes"]
         self.start = state.progress.get("start", {})

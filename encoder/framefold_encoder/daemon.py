@@ -74,7 +74,7 @@ class Encoder:
         self._stream = describe(source.info, self._groups.coding, settings.counts_per_electron, settings.audit)
         self._ratio = settings.ratio.smallest
         self._borne = 0
-        """B that bytes and scene ask for, where there is a wire ratio."""
+        """Frames that the scene bears, where there is a wire ratio; 0: no more than it asks for."""
         self._sent_before = 0
         self._durable: StreamJournal | None = None
         self.summary = Summary(self._stream.stream_id)
@@ -170,7 +170,7 @@ class Encoder:
     def _stream_all(self, ring: FrameRing, uplink: Uplink, stop: threading.Event, progress: Callable[[Summary], None]) -> bool:
         """Whether the decoder has stored everything; False when the encoder gave up waiting for it."""
         with ring, Coders(self._settings.threads, self._groups.snapshot_bytes) as coders:
-            for group in chain.from_iterable(self._groups.parts(group, self._least()) for group in ring):
+            for group in chain.from_iterable(self._groups.taken_apart(group, self._least()) for group in ring):
                 audited = self._groups.encode(group, coders, self.summary)
                 # The coders of raw frames work on the ring's own memory, which must not go round before they are done.
                 # Where frames come slower than they are coded, a message goes at once, not when the next group is there.
@@ -189,9 +189,11 @@ class Encoder:
         self._ratio = bounds.next(self._ratio, uplink.backlog)
         if groups.budget is None:
             return self._ratio
-        borne = bounds.grown(self._borne) if groups.still else self._borne * 3 // 4 if groups.moves else self._borne
-        self._borne = max(borne, self._least())
-        return self._borne
+        if groups.still:
+            self._borne = bounds.grown(max(self._borne, min(groups.budget.frames(), bounds.largest)))
+        elif groups.borne:
+            self._borne = min(self._borne, groups.borne)
+        return max(self._borne, self._least())
 
     def _least(self) -> int:
         """B that link and wire ratio ask for now."""

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from framefold_protocol.coding import BlockMap
+from framefold_protocol.coding import BLOCK, BlockMap
 
 SMALLEST_RATIO = 4
 """Frames of a group whose motion can be told."""
+SEEN = 128
+"""Pixels of a block that its motion is told by."""
 Motion = npt.NDArray[np.float32]
 """(ceil(H / 64), ceil(W / 64)): the error that motion makes in the plain average of the group, over the one that shot noise
 makes in it; both mean squares. About 0 where nothing moves, and a little below by chance."""
 
-CHANCE = 0.3
-"""Standard deviation of a still block's motion: 128 pixels, and three degrees of freedom each."""
 STILL_BELOW = 0.1
 """Mean motion below which a longer sum would do: averaging's error is noise, all but a tenth. On training scenes, sums that
 grow until then come back 0.5 dB better from 0.7 of the bytes (`benchmarks/still.py`)."""
@@ -30,9 +30,17 @@ def is_still(motion: Motion) -> bool:
     return bool(motion.mean() < STILL_BELOW)
 
 
-def clearly_moves(motion: Motion) -> bool:
-    """Whether it is not still, and that is not by chance either: of few blocks, the mean can be a few tenths."""
-    return bool(motion.mean() > STILL_BELOW + 3 * CHANCE / np.sqrt(motion.size))
+def borne(motion: Motion, shape: tuple[int, int], ratio: int) -> int:
+    """How many of the B frames of a group, (H, W) each, would have been still in one sum; 0: all, for what can be told.
+
+    Against averaging's noise, the error of a steady motion grows with the cube of the frames.
+    """
+    whole = motion[: shape[0] // BLOCK, : shape[1] // BLOCK]  # of blocks cut off by the frame's edge chance makes more
+    if not whole.size:
+        return 0
+    chance = ratio / (ratio // SMALLEST_RATIO) * np.sqrt(2 / (SEEN * (SMALLEST_RATIO - 1)) / whole.size)
+    mean = float(whole.mean())
+    return max(1, int(ratio * (STILL_BELOW / mean) ** (1 / 3))) if mean > STILL_BELOW + 3 * chance else 0
 
 
 def choose_families(motion: Motion, below: Sequence[float]) -> BlockMap:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from framefold_encoder.budget import ByteBudget
 from framefold_encoder.coders import Coders
-from framefold_encoder.cutting import SHORTEST, cut, parts
-from framefold_encoder.exposure import SMALLEST_RATIO, Motion, choose_families, clearly_moves, is_still
+from framefold_encoder.cutting import SHORTEST, cut, taken_apart
+from framefold_encoder.exposure import SMALLEST_RATIO, Motion, borne, choose_families, is_still
 from framefold_encoder.folding import FRAME_DTYPES, Folder
 from framefold_encoder.motion import motion
 from framefold_encoder.ring import Group
@@ -34,7 +34,7 @@ from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
 from framefold_protocol.noise import NoiseModel
-from framefold_protocol.photon_transfer import measure
+from framefold_protocol.photon_transfer import FEWEST_FRAMES, measure
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -66,17 +66,21 @@ class GroupEncoder:
         if self.snapshot_bytes > payload.MAX_DECODED_BYTES:
             found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {self.snapshot_bytes:,} bytes"
             raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
+        self._seen: tuple[Frames, Motion] | None = None
+        """Of frames whose motion was looked at before they are folded."""
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
             cut(frames)
-        self.still, self.moves = False, True
-        """Whether the last group would have borne more frames, or had too many; neither: it is hard to tell. Only with
-        `adaptive` is it looked at."""
+        self.still, self.borne = False, 0
+        """Whether the last group that was read would have borne more frames in a sum, and how many it bears at most; 0: that is
+        hard to tell. Only where B is free, and with `adaptive`, is it looked at."""
         settings.quantisation(self._noise)  # an absurd gain is refused now
         frame_bytes = math.prod(info.shape) * info.dtype.itemsize
         self.budget = ByteBudget(settings.wire_ratio, frame_bytes) if settings.wire_ratio else None
         """Says how many frames the next group needs; None: no wire ratio is asked for."""
+        self._next_audit: int | None = None
+        """Snapshots before the next that is sent raw, too; None: not known yet, for a stream may be taken up."""
         self._exposures: dict[int, tuple[int, int]] = {}
         """Least and largest of the groups of a ratio."""
         self.position = self.frames = 0
@@ -90,16 +94,27 @@ class GroupEncoder:
         """Bytes of frames over the time spent folding and coding, in GB/s; 0 before the first message is coded."""
         return self._bytes / (self._folding_s + self._coding_s) / 1e9 if self._coding_s else 0.0
 
-    def parts(self, group: Group, least: int) -> Iterator[Group]:
+    def taken_apart(self, group: Group, least: int) -> Iterator[Group]:
         """A group, or where B is free what it is better folded as, of at least `least` frames where nothing jumps."""
+        if self.budget is None:
+            yield group
+            return
+        self.still, self.borne = self._settings.adaptive, 0
 
-        def moves(scene: Frames) -> bool:
-            return self._settings.adaptive and clearly_moves(self._motion(scene))
+        def bears(scene: Frames) -> int:
+            if not self._settings.adaptive or len(scene) < SMALLEST_RATIO:
+                return 0
+            seen = self._motion(scene)
+            self._seen = scene, seen
+            found = borne(seen, self._info.shape, len(scene))
+            self.still = self.still and is_still(seen)
+            self.borne = min(self.borne or len(group.frames), found) if found else self.borne
+            return max(least, found) if found else 0
 
         first = group.first_frame
-        for part in parts(group.frames, least, moves) if self.budget else (group.frames,):
-            yield replace(group, frames=part, first_frame=first)
-            first += len(part)
+        for frames in taken_apart(group.frames, bears):
+            yield replace(group, frames=frames, first_frame=first)
+            first += len(frames)
 
     def encode(self, group: Group, coders: Coders, summary: Summary) -> bool:
         """Hand a group to the coders, and count it; returns whether they still read its frames."""
@@ -108,7 +123,7 @@ class GroupEncoder:
             coders.submit(partial(wire.encode, Gap(*self._place(lost), _LOST)))
             summary.gaps += lost
         folded = len(frames) > 1 and len(frames) in self._folders  # a part too, or a last group, where B may be that small
-        audited = folded and bool(self._settings.audit) and summary.snapshots % self._settings.audit == 0
+        audited = folded and self._audit_due(summary.snapshots, len(frames))
         if folded:
             if audited:
                 self._learn_noise(frames)
@@ -135,12 +150,25 @@ class GroupEncoder:
             return None
         if len(frames) < SMALLEST_RATIO:  # too few to tell
             return np.zeros(block_map_shape(frames.shape[1:]), np.uint8)
-        seen = self._motion(frames)
-        self.still, self.moves = is_still(seen), clearly_moves(seen)
-        return choose_families(seen, self._settings.still_below)
+        seen, self._seen = self._seen, None
+        found = seen[1] if seen and seen[0] is frames else self._motion(frames)
+        return choose_families(found, self._settings.still_below)
 
     def _motion(self, frames: Frames) -> Motion:
-        return motion(frames, self._noise.counts_per_electron if self._noise else 1.0, self._settings.threads)
+        gain = self._noise.counts_per_electron if self._noise else 1.0
+        return motion(frames, gain, self._settings.threads)
+
+    def _audit_due(self, snapshots: int, frames: int) -> bool:
+        """Whether this group is to be sent raw, too; one of too few frames to tell the noise leaves it to the next."""
+        every = self._settings.audit
+        if not every:
+            return False
+        if self._next_audit is None:
+            self._next_audit = -(-snapshots // every) * every
+        due = snapshots >= self._next_audit and frames >= min(FEWEST_FRAMES, self._settings.ratio.smallest)
+        if due:
+            self._next_audit = (snapshots // every + 1) * every
+        return due
 
     def _place(self, frames: int) -> tuple[int, int, int]:
         """Position, first frame and number of frames of the stream's next message."""

@@ -160,8 +160,8 @@ def test_decoding_again_with_the_same_model_gives_the_same_bytes(library, tmp_pa
     assert (provenance.model, provenance.code) == (model, code_version())
     assert provenance.sha256 == (card.sha256 if model == "tiny" else None)
     assert provenance.settings["provider"] == ("CPUExecutionProvider" if model == "tiny" else "numba")
-    assert provenance.settings["saw_next_snapshot"] is True
-    assert store.group(snapshots[-1]).provenance.settings["saw_next_snapshot"] is False
+    assert provenance.settings["had_next_snapshot"] is True
+    assert store.group(snapshots[-1]).provenance.settings["had_next_snapshot"] is False
     assert library.catalogue.models()[model].get("sha256") == provenance.sha256
 
 

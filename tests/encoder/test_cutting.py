@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefold_encoder.cutting import cut
+from framefold_encoder.cutting import cut, taken_apart
 
 cut(np.zeros((4, 8, 8), np.uint16))  # compiled before hypothesis looks at the time
 SHAPES = st.sampled_from([(192, 192), (256, 100), (160, 320)])
@@ -51,9 +51,30 @@ def test_gain_and_offset_need_not_be_known(gain, offset, seed):
     assert cut(frames[:6]) == cut(frames[6:]) == 0
 
 
-@given(st.integers(7, 16), DOSES, SEEDS)
+@given(st.integers(10, 16), DOSES, SEEDS)
 def test_frames_that_come_twice_are_no_jumps(count, dose, seed):
-    assert cut(counted(np.repeat(scene((128, 128), seed)[None], count, 0), dose, seed).repeat(2, 0)) == 0
+    assert cut(counted(np.repeat(scene((256, 256), seed)[None], count, 0), dose, seed).repeat(2, 0)) == 0
+
+
+def test_each_of_several_jumps_is_cut_and_what_moves_is_taken_apart():
+    movie = np.concatenate([np.repeat(scene((128, 128), 1, shift)[None], 10, 0) for shift in (0, 0.5, 0.2)])
+    frames = counted(movie, 40, 1)
+    assert [len(part) for part in taken_apart(frames, lambda _: 0)] == [10, 10, 10]
+    assert [len(part) for part in taken_apart(frames, lambda _: 4)] == [5] * 6
+    assert [len(part) for part in taken_apart(frames, lambda _: 7)] == [10, 10, 10]
+    assert np.array_equal(np.concatenate(list(taken_apart(frames, lambda _: 4))), frames)
+    (whole,) = taken_apart(frames[:10], lambda _: 0)
+    assert np.shares_memory(whole, frames)
+
+
+@given(st.integers(8, 32), SEEDS)
+def test_hits_blinking_pixels_and_one_small_thing_that_jumps_cut_nothing(ratio, seed):
+    frames = counted(np.repeat(scene((256, 256), seed)[None], ratio, 0), 20, seed)
+    rng = np.random.default_rng(seed)
+    frames[ratio // 2 :, rng.integers(0, 256, 15), rng.integers(0, 256, 15)] += 500
+    frames[rng.integers(0, ratio, 10), rng.integers(0, 256, 10), rng.integers(0, 256, 10)] = 60000
+    frames[ratio // 3 :, 100:116] = counted(np.repeat(scene((16, 256), seed, 0.5)[None], ratio - ratio // 3, 0), 20, seed)
+    assert cut(frames) == 0
 
 
 @pytest.mark.parametrize("frames", [np.zeros((12, 64, 64), np.uint8), np.full((12, 3, 5), 255, np.uint8)])

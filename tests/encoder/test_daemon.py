@@ -431,6 +431,15 @@ def test_a_group_that_was_to_be_long_is_taken_apart_when_it_moves():
     assert max(count for first, count in sizes.items() if first + count > 705) < 32  # the first that moves, too
 
 
+def test_a_steady_slow_motion_gets_the_frames_that_it_bears():
+    frames = waves(1500, 0, 0.002)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=8, adaptive=True, coder="variance-stabilised", step_sigma=1.0)
+        Encoder(Whole(frames, len(frames)), settings).run(threading.Event())
+    settled = [data.frames for data in stored if data.first_frame > 500][:-1]
+    assert 8 < min(settled) <= max(settled) < 28
+
+
 @pytest.mark.parametrize(("ratio", "last"), [("10", RawFrames), ("4..10", Snapshot)])
 def test_a_last_shorter_group_is_folded_where_the_ratio_may_be_that_small(ratio, last):
     frames = np.random.default_rng(0).poisson(20, (5, 64, 64)).astype(np.uint8)

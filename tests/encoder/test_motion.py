@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold_encoder.exposure import choose_families, clearly_moves, is_still
+from framefold_encoder.exposure import borne, choose_families, is_still
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import block_map_shape
 
@@ -99,10 +99,21 @@ def test_a_scene_is_still_while_averaging_it_errs_by_noise_alone():
     assert not is_still(motion(rng.poisson(np.broadcast_to(wave, still.shape)).astype(np.uint8)))
 
 
-def test_few_blocks_do_not_move_by_chance():
+@pytest.mark.parametrize("side", [65, 130, 160, 192])
+@pytest.mark.parametrize("ratio", [7, 11, 20])
+def test_few_blocks_do_not_move_by_chance(side, ratio):
     rng = np.random.default_rng(9)
-    seen = [motion(rng.poisson(20, (20, 160, 160)).astype(np.uint8)) for _ in range(200)]
-    assert not all(map(is_still, seen))
-    assert not any(map(clearly_moves, seen))
-    wave = 20 + 8 * np.sin(np.arange(160) / 3 + 0.05 * np.arange(20)[:, None, None])
-    assert clearly_moves(motion(rng.poisson(np.broadcast_to(wave, (20, 160, 160))).astype(np.uint8)))
+    for _ in range(60):
+        seen = motion(rng.poisson(20, (ratio, side, side)).astype(np.uint8))
+        assert borne(seen, (side, side), ratio) == 0
+
+
+@pytest.mark.parametrize(("dose", "step"), [(20, 0.05), (200, 0.015)])
+def test_as_many_frames_are_borne_as_a_sum_of_them_would_be_still(dose, step):
+    rng = np.random.default_rng(3)
+    phase = np.arange(320) / 3 + step * np.arange(32)[:, None, None]
+    frames = rng.poisson(np.broadcast_to(dose * (1 + 0.4 * np.sin(phase)), (32, 320, 320))).astype(np.uint16)
+    found = borne(motion(frames), (320, 320), 32)
+    assert 4 <= found < 20
+    assert motion(frames[: found - 1]).mean() < 0.2
+    assert not is_still(motion(frames[: found + 3]))
