@@ -84,7 +84,7 @@ class Snapshot:
     frames: int
     """B of this group."""
     timestamp_ns: int
-    """When its first frame reached the encoder, nanoseconds since 1970, encoder's clock."""
+    """When its first frame, or that of the group it was cut from, reached the encoder, ns since 1970, encoder's clock."""
     dtype: str
     """Of the sums: uint16, uint32 or uint64, the smallest that no sum can overflow."""
     codec: str

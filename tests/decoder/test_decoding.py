@@ -101,6 +101,16 @@ def test_the_noise_model_is_that_of_the_latest_audit_group_and_never_of_a_later_
     )  # fmt: skip
 
 
+def test_an_audit_group_that_tells_nothing_leaves_it_to_the_one_before(library):
+    metadata, messages = stream(4, every=2, integrating=True)
+    dark = payload.pack(np.zeros((4, *SHAPE), metadata.dtype))
+    told = {"payload": dark.payload, "base": dark.base}
+    last = max(k for k, message in enumerate(messages) if isinstance(message, Audit))
+    messages[last] = replace(messages[last], **told)
+    store = stored(library, metadata, messages)
+    assert {stream_noise(store, position)[0] for position in (1, 2, 4, 5)} == {measure(counts(0, True)).noise}
+
+
 def test_chi2_of_an_integrating_detector_is_right_once_it_was_audited(library):
     """The truth as the reconstruction: chi2 must be 1, without anybody having told gain, offset or read noise."""
     store = stored(library, *stream(1, every=1, integrating=True))

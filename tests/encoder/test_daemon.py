@@ -420,6 +420,16 @@ def test_where_b_is_free_a_group_is_cut_where_the_scene_becomes_another(adaptive
         assert np.array_equal(decoded(data, (256, 256)), (frames[data.first_frame :][: data.frames] * exposed).sum(axis=0))
 
 
+def test_parts_of_two_frames_are_not_audited_but_the_next_are():
+    frames = np.concatenate([waves(2, 0), waves(38, 0.5), waves(3, 0.2), waves(60, 0.7)])
+    with decoder() as (endpoint, stored):
+        Encoder(Whole(frames, len(frames)), EncoderSettings(to=endpoint, wire_ratio=8, audit=3)).run(threading.Event())
+    snapshots = [data for data in stored if isinstance(data, Snapshot)]
+    audited = [k for k, data in enumerate(snapshots) if isinstance(stored[stored.index(data) - 1], Audit)]
+    assert [data.frames for data in snapshots[:2]] == [2, 2]
+    assert audited[:3] == [2, 3, 6]
+
+
 def test_a_group_that_was_to_be_long_is_taken_apart_when_it_moves():
     frames = np.concatenate([waves(700, 0), waves(300, 0, 0.05)])
     with decoder() as (endpoint, stored):

@@ -45,7 +45,7 @@ class Group:
     frames: int
     """How many it covers; of an audit group, how many it holds: the snapshot covers them."""
     timestamp_ns: int
-    """When its first frame reached the encoder, nanoseconds since 1970; 0 for a gap."""
+    """When its first frame, or that of the group it was cut from, reached the encoder, nanoseconds since 1970; 0 for a gap."""
     index: int
     """Its row in `snapshots`, or its first row in `raw` or `audit`; -1 for a gap."""
     step_sigma: float = 0.0
