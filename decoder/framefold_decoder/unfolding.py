@@ -1,7 +1,7 @@
 """Background reconstruction: every stored snapshot becomes frames and a chi2, in order within a stream, one at a time.
 
-While one is reconstructed, the frames of the one before are coded and written, so that a GPU does not wait for that; both are in
-memory then.
+While one is reconstructed, the frames of the one before are coded and written, so that a GPU does not wait for that; both are
+in memory then.
 
 A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected. Streams
 that are to be decoded again, by request, come after everything that is new.
