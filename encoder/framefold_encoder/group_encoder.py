@@ -99,7 +99,7 @@ class GroupEncoder:
         if self.budget is None:
             yield group
             return
-        self.still, self.borne = self._settings.adaptive, 0
+        still, most = list[bool](), list[int]()
 
         def bears(scene: Frames) -> int:
             if not self._settings.adaptive or len(scene) < SMALLEST_RATIO:
@@ -107,12 +107,14 @@ class GroupEncoder:
             seen = self._motion(scene)
             self._seen = scene, seen
             found = borne(seen, self._info.shape, len(scene))
-            self.still = self.still and is_still(seen)
-            self.borne = min(self.borne or len(group.frames), found) if found else self.borne
+            still.append(is_still(seen))
+            most.extend([found] if found else [])
             return max(least, found) if found else 0
 
         first = group.first_frame
-        for frames in taken_apart(group.frames, bears):
+        scenes = list(taken_apart(group.frames, bears))
+        self.still, self.borne = bool(still) and all(still), min(most, default=0)
+        for frames in scenes:
             yield replace(group, frames=frames, first_frame=first)
             first += len(frames)
 
