@@ -416,7 +416,7 @@ def test_where_b_is_free_a_group_is_cut_where_the_scene_becomes_another(adaptive
     for jump in np.cumsum(lengths)[:-1]:  # one frame before or after it is too few to be cut off
         assert np.abs(starts - jump).min() <= 1
     assert sum(data.frames for data in stored) == summary.frames == len(frames)
-    for data in stored:
+    for data in (data for data in stored if isinstance(data, Snapshot)):  # a single last frame goes as it is
         masks = [derive_masks(spec.with_ratio(data.frames), (256, 256)) for spec in settings.families]
         block_map = None if data.block_map is None else np.frombuffer(data.block_map, np.uint8).reshape(4, 4)
         exposed = Coding(tuple(masks), block_map).window().astype(np.uint64)
