@@ -48,8 +48,7 @@ def fold_groups(
 ) -> Folded:
     """Groups that follow each other, with `families` for the frames of each, and each with its block map."""
     folders = {ratio: Folder(of_ratio, groups[0].dtype) for ratio, of_ratio in families.items()}
-    for group, block_map in zip(groups[:1], maps[:1], strict=True):
-        folders[len(group)].fold(group, block_map)  # compiled and in the caches
+    folders[len(groups[0])].fold(groups[0], maps[0])  # compiled and in the caches
     start = time.process_time()
     packed = [payload.pack(folders[len(group)].fold(group, one), quantisation) for group, one in zip(groups, maps, strict=True)]
     cpu_s = time.process_time() - start

@@ -71,9 +71,12 @@ def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) ->
     least = ratio
     while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
         more = FREE.grown(ratio)
-        if more == ratio or len(counts) // more * more < covered or fold_at(more, least).bytes_per_frame > allowed:
+        if more == ratio or len(counts) // more * more < covered:
             break
-        ratio, folded = more, fold_at(more, least)
+        longer = fold_at(more, least)
+        if longer.bytes_per_frame > allowed:
+            break
+        ratio, folded = more, longer
     return ratio, folded
 
 

@@ -141,8 +141,8 @@ class Run:
     def restore(self, state: State) -> None:
         """Go on from a checkpoint of the same net and data. Raises `ModelError` when it is another's."""
         for part in ("net", "data"):
-            mine, found = ({**one[part], "halo": None} for one in (self.spec.described(), state.progress["spec"]))
-            if mine != found:  # but for the halo, which training does not know
+            mine, found = (dict(one[part]) for one in (self.spec.described(), state.progress["spec"]))
+            if mine | {"halo": 0} != found | {"halo": 0}:  # training does not know of it
                 raise ModelError(f"the checkpoint was made with {part} {found}, expected {mine}", hint="Choose another --out")
         self.step, self.minutes = state.progress["step"], state.progress["minutes"]
         self.start = state.progress.get("start", {})

@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="framefold-encoder", description="Folds a detector's frames and streams the snapshots."
     )
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    commands.add_parser("warm-up", help="compile the fold ahead of time, so that the first run starts at once")
+    commands.add_parser("warm-up", help="compile everything ahead of time, so that the first run starts at once")
     keygen = commands.add_parser("keygen", help="make this encoder's keys for the link")
     keygen.add_argument(
         "name", nargs="?", default=socket.gethostname(), metavar="NAME", help="of the key files (default %(default)s)"

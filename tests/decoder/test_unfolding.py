@@ -120,8 +120,7 @@ def test_the_next_snapshot_is_reconstructed_while_the_one_before_is_stored(libra
     library.finish(STREAM.stream_id, 4, 16)
     slow, registry = SlowStore(library), FailsOnce()
     with Unfolder(slow, registry, "gap-tv"):
-        wait_for(lambda: registry.calls == 2)
-        assert slow.begun == [0]
+        wait_for(lambda: registry.calls == 2 and slow.begun == [0])
         slow.may_store.set()
         wait_for(lambda: decoded(library) == {0, 2, 3})
     assert slow.begun == [0, 2, 3]

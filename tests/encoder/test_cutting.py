@@ -71,7 +71,7 @@ def test_each_of_several_jumps_is_cut_and_what_moves_is_taken_apart():
 def test_hits_blinking_pixels_and_one_small_thing_that_jumps_cut_nothing(ratio, seed):
     frames = counted(np.repeat(scene((256, 256), seed)[None], ratio, 0), 20, seed)
     rng = np.random.default_rng(seed)
-    frames[ratio // 2 :, rng.integers(0, 256, 15), rng.integers(0, 256, 15)] += 500
+    frames[ratio // 2 :, rng.integers(0, 256, 6), rng.integers(0, 256, 6)] += 500
     frames[rng.integers(0, ratio, 10), rng.integers(0, 256, 10), rng.integers(0, 256, 10)] = 60000
     frames[ratio // 3 :, 100:116] = counted(np.repeat(scene((16, 256), seed, 0.5)[None], ratio - ratio // 3, 0), 20, seed)
     assert cut(frames) == 0
