@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +21,18 @@ PROGRAMS = Path(sys.executable).parent
 
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_given: deque[int] = deque(maxlen=500)
 
 
 def free_port() -> int:
-    """A port that no other worker is given, and nobody who lets the system choose."""
+    """A port that no other worker is given, nobody who lets the system choose, and nobody here a short while ago."""
     while True:
         port = random.SystemRandom().randrange(20_000 + 1_000 * (WORKER % 12), 21_000 + 1_000 * (WORKER % 12))
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 def start(program: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
@@ -54,6 +59,21 @@ def finish(process: subprocess.Popen[str]) -> Finished:
         process.kill()
         raise AssertionError(f"{process.args} did not end; it said:\n{process.communicate()}") from None
     return Finished(process.returncode, stdout, stderr)
+
+
+def heard_to_say(process: subprocess.Popen[str], words: str) -> str:
+    """What a process says on stderr up to and with the line that has these words; one that never says them is killed."""
+    said = ""
+    patience = threading.Timer(TIMEOUT_S, process.kill)
+    patience.start()
+    try:
+        for line in process.stderr:
+            said += line
+            if words in line:
+                return said
+    finally:
+        patience.cancel()
+    raise AssertionError(f"{process.args} never said {words!r}, but:\n{said}")
 
 
 def run(program: str, *arguments: object, **options: object) -> Finished:

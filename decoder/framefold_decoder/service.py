@@ -112,6 +112,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # only now can no other program, nor the link, take it
     except OSError as error:
         listener.close()
         hint = "Stop the other program, or choose another address with --http"

@@ -31,7 +31,7 @@ class Handshake:
         self._endpoint = endpoint
         self._keys = keys
         self._failures = 0
-        self._told = False
+        self._told = set[str]()
         self._connect_at: float | None = None
         self._monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | _REFUSED)
         if keys:
@@ -51,13 +51,15 @@ class Handshake:
 
     def _heed(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._failures, self._told, self._connect_at = 0, False, None
+            self._failures, self._connect_at = 0, None
+            self._told.clear()
             return
         self._failures += 1
         self._connect_at = time.monotonic() + _PAUSE_S
-        if not self._told and (event == _REFUSED or self._failures >= _CHANCES):
-            self._told = True
-            _log.warning("the decoder at %s %s; trying on", self._endpoint, self._why(event))
+        why = self._why(event)
+        if why not in self._told and (event == _REFUSED or self._failures >= _CHANCES):
+            self._told.add(why)
+            _log.warning("the decoder at %s %s; trying on", self._endpoint, why)
 
     def _why(self, event: int) -> str:
         if event == _REFUSED and self._keys:

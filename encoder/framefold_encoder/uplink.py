@@ -203,11 +203,10 @@ class Uplink:
     def _send_next(self) -> None:
         position = self._session.next_position
         if self._hello_due:
-            self._hello_due = False
-            self._send(self._session.hello())
+            self._hello_due = not self._send(self._session.hello())
         elif position < self._journal.synced:
-            self._send(self._journal.read(position))
-            self._session.sent(position)
+            if self._send(self._journal.read(position)):
+                self._session.sent(position)
         elif self._at_end and self._frames_at_end is not None:
             self._send(self._session.end(self._frames_at_end))
 
@@ -256,6 +255,11 @@ class Uplink:
         with self._changed:
             self._changed.notify_all()
 
-    def _send(self, parts: Parts) -> None:
-        self._dealer.send_multipart(parts, copy=False)
+    def _send(self, parts: Parts) -> bool:
+        """Whether it went; it does not when the connection was lost in this moment."""
+        try:
+            self._dealer.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
         self.counters.bytes_wire += wire.size(parts)
+        return True

@@ -46,8 +46,9 @@ class Peer:
         return wire.decode(self.socket.recv_multipart())
 
     def hears_until(self, kind):
+        deadline = time.monotonic() + 60
         while not isinstance(message := self.hears(), kind):
-            pass
+            assert time.monotonic() < deadline, f"no {kind.__name__}, but {message}"
         return message
 
 

@@ -106,6 +106,8 @@ def test_ports_in_use(tmp_path):
         said_in_one_line(http, address, "in use", "--http")
         link = run("framefold-decoder", "serve", "--data", tmp_path, "--http", free, "--ingest", f"tcp://{address}")
         said_in_one_line(link, address, "in use", "--ingest")
+    both = run("framefold-decoder", "serve", "--data", tmp_path, "--http", free, "--ingest", f"tcp://{free}")
+    said_in_one_line(both, free, "in use", "--ingest")
 
 
 def test_a_data_folder_that_cannot_be_written(tmp_path):

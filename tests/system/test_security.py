@@ -20,7 +20,7 @@ import framefold_decoder.cli as decoder_cli
 import framefold_encoder.cli as encoder_cli
 from framefold_client import Client
 from framefold_simulator.movie import MovieSpec
-from processes import TIMEOUT_S, Decoder, Finished, finish, free_port, run, start
+from processes import TIMEOUT_S, Decoder, Finished, finish, free_port, heard_to_say, run, start
 
 SOURCE = "sim:?shape=64x64&frames=600&rate=150&seed=3"
 SPEC = MovieSpec(shape=(64, 64), seed=3)
@@ -96,16 +96,6 @@ def made(program: str, name: str, folder: Path) -> Finished:
     finished = run(program, "keygen", name, "--folder", folder)
     assert finished.status == 0, finished.stderr
     return finished
-
-
-def heard_to_say(process: subprocess.Popen[str], words: str) -> str:
-    """What a process says on stderr up to and with the line that has these words."""
-    said = ""
-    for line in process.stderr:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(f"it never said {words!r}, but:\n{said}")
 
 
 def interrupted(process: subprocess.Popen[str]) -> Finished:

@@ -10,7 +10,7 @@ import tifffile
 import zarr
 
 from framefold_simulator.movie import Movie, MovieSpec
-from processes import Decoder, finish, free_port, run, start
+from processes import Decoder, finish, free_port, heard_to_say, run, start
 from recordings import evaluation_file
 
 
@@ -122,8 +122,7 @@ def test_an_encoder_interrupted_while_the_decoder_is_away_says_what_is_missing(t
     (tmp_path / "encoder.toml").write_text("silence_s = 0.5\nlinger_s = 0.5\n")
     options = ("--to", f"tcp://127.0.0.1:{free_port()}", "--config", tmp_path / "encoder.toml")
     encoder = start("framefold-encoder", "run", "sim:?shape=64x64&frames=60&rate=0", *options)
-    while "does not answer" not in encoder.stderr.readline():
-        assert encoder.poll() is None
+    heard_to_say(encoder, "does not answer")
     encoder.send_signal(signal.SIGINT)
     finished = finish(encoder)
     assert finished.status == 130
