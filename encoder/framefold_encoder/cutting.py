@@ -67,7 +67,7 @@ def cut(frames: Counts) -> int:
     best = int(common.argmax())
     if common[best] <= ABOVE:
         return 0
-    agreeing = jump[:, best] >= common[best]
+    agreeing = jump[:, best] > ABOVE
     sharp = weight[best] * (steps[:, t[best]] / rest[:, best] - 2)
     return int(t[best]) if np.median(sharp[agreeing]) > SHARP * np.median(jump[agreeing, best]) else 0
 

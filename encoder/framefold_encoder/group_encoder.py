@@ -71,7 +71,8 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             each.fold(frames, self._block_map(frames))
-            cut(frames)
+            if settings.wire_ratio:
+                cut(frames)
         self.still, self.borne = False, 0
         """Whether the last group that was read would have borne more frames in a sum, and how many it bears at most; 0: that is
         hard to tell. Only where B is free, and with `adaptive`, is it looked at."""

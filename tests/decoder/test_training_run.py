@@ -87,6 +87,13 @@ def test_a_checkpoint_of_another_net_or_of_other_data_is_refused(tmp_path, chang
         train(changed, tmp_path)
 
 
+def test_a_run_goes_on_with_another_halo(tmp_path):
+    train(replace(SPEC, steps=1), tmp_path)
+    wider = replace(NET, halo=NET.halo + 8)
+    assert train(replace(SPEC, net=wider, steps=2), tmp_path).step == 2
+    assert load_net(tmp_path).spec == wider
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"checkpoint\.json"):
         export(tmp_path, tmp_path / "net")
