@@ -12,7 +12,7 @@ stored and closed; starting up is not in it. Four things rule:
   same stream without a journal, stored in memory, shows what that costs; the two are measured in turns, and the fraction is
   the median of the rounds'. The disk's own rate, large blocks written and fsynced one by one, is measured beside it;
   `fraction_of_the_lower` holds the messages' bytes per second against the slower of the two. At least 0.7 is promised.
-* **Reconstruction** on a CPU is hundreds of times slower than storing, and waits behind it: nothing is lost by that.
+* **Reconstruction** on a CPU is about a hundred times slower than storing, and waits behind it: nothing is lost by that.
 * **Latency** is measured at a camera's pace: from the last frame of a group to its ack on the link, where all is stored
   and nothing reconstructed; and to its frames on the disk, at half the pace that is reconstructed at most. A snapshot waits
   for its successor before it is reconstructed (the net looks at both), so a group's time, B frames, is part of that.

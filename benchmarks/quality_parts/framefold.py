@@ -15,6 +15,7 @@ import numpy as np
 from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.base import Reconstructor
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_encoder.budget import WIDTHS
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import ModelError
@@ -26,8 +27,6 @@ from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
 METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
 TO_BYTES = "framefold wire-ratio"
-STEP_SIGMA = 1.0
-"""Of the bins when B is free (`benchmarks/rate.py`)."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,12 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
 def _row_to_bytes(cell: Cell, nets: Nets) -> Row:
     """B is free, and may be larger than the cell's, so all of the clip is streamed; the bytes a frame are the cell's."""
     _, counts = cell.clip.take(cell.dose)
-    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, STEP_SIGMA, cell.middle.stop)
+    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, WIDTHS, cell.middle.stop)
     start = time.perf_counter()
     found = reconstruct(folded, cell.middle, nets.registry, nets.model)
     took = time.perf_counter() - start
-    told: Row = {"frames_per_snapshot": ratio, "step_sigma": STEP_SIGMA, "decode_frames_per_s": len(found.frames) / took}
+    width = folded.groups[0].step_sigma
+    told: Row = {"frames_per_snapshot": ratio, "step_sigma": width, "decode_frames_per_s": len(found.frames) / took}
     told |= {"chi2": found.chi2, "followed": found.followed, "model": found.model}
     sent = round(folded.bytes_per_frame * len(cell.counts))
     return cell.row(TO_BYTES, found.frames, sent, folded.cpu_s * len(cell.counts) / len(counts), **told)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_encoder.budget import FEW, enough
 from framefold_encoder.cutting import taken_apart
 from framefold_encoder.exposure import SMALLEST_RATIO, borne, choose_families, is_still
 from framefold_encoder.motion import motion
@@ -56,28 +57,34 @@ def fewest_frames(fold_at: Callable[[int], Folded], allowed: float, ratios: tupl
     return low, fold_at(low)
 
 
-def to_bytes(counts: Counts, allowed: float, step_sigma: float, covered: int) -> tuple[int, Folded]:
-    """B, and all whole groups of (T, H, W) counts, folded adaptively in such bins: a frame takes at most `allowed` bytes.
+def to_bytes(counts: Counts, allowed: float, widths: Sequence[float], covered: int) -> tuple[int, Folded]:
+    """B, and all whole groups of (T, H, W) counts, folded adaptively: a frame takes at most `allowed` bytes.
 
     The groups hold the first `covered` frames. Like the encoder's, they are cut where the scene
-    becomes another, and those of more frames than the bytes ask for are taken apart where they move.
+    becomes another, and those of more frames than the bytes ask for are taken apart where they move. Their bins have one of the
+    `widths`, in sigma and rising: the narrowest that the bytes allow.
     """
 
-    def fold_at(ratio: int, least: int = 0) -> Folded:
+    def fold_at(ratio: int, width: float = widths[-1], least: int = 0) -> Folded:
         groups = [part for group in groups_of(counts, ratio) for part in taken_apart(group, partial(_bears, least or ratio))]
-        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=step_sigma))
+        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=width))
 
-    ratio, folded = fewest_frames(fold_at, allowed, (FREE.smallest, min(FREE.largest, len(counts) - covered + 1)))
+    bounds = FREE.smallest, min(FREE.largest, len(counts) - covered + 1)
+    ratio, folded = fewest_frames(fold_at, allowed, bounds)
+    if len(widths) > 1 and ratio < FEW:
+        ratio = enough(fewest_frames(partial(fold_at, width=widths[0]), allowed, bounds)[0], ratio)
+        folded = fold_at(ratio)
     least = ratio
     while is_still(np.stack([motion(group) for group in groups_of(counts, ratio)])):
         more = FREE.grown(ratio)
         if more == ratio or len(counts) // more * more < covered:
             break
-        longer = fold_at(more, least)
+        longer = fold_at(more, least=least)
         if longer.bytes_per_frame > allowed:
             break
         ratio, folded = more, longer
-    return ratio, folded
+    narrower = (fold_at(ratio, width, least) for width in widths[:-1])
+    return ratio, next((one for one in narrower if one.bytes_per_frame <= allowed), folded)
 
 
 def _bears(least: int, scene: Counts) -> int:

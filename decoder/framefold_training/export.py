@@ -1,6 +1,7 @@
 """From a checkpoint to what ships: `NAME.onnx` with its weights inside, checked against torch, and its card `NAME.json`.
 
-The card says how the net was made (command, minutes, git revision, versions) and how it scores on movies it was not trained on.
+The card says how the net was made (minutes, steps, data, git revision, versions), and how it scores on movies that it was
+not trained on.
 
     python -m framefold_training.export training-runs/fast decoder/framefold_decoder/models/fast-1
 """

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from framefold_encoder.budget import ByteBudget
+from framefold_encoder.budget import WIDTHS, ByteBudget
 from framefold_encoder.coders import Coders
 from framefold_encoder.cutting import SHORTEST, cut, taken_apart
 from framefold_encoder.exposure import SMALLEST_RATIO, Motion, borne, choose_families, is_still
@@ -77,8 +77,9 @@ class GroupEncoder:
         """Whether the last group that was read would have borne more frames in a sum, and how many it bears at most; 0: that is
         hard to tell. Only where B is free, and with `adaptive`, is it looked at."""
         settings.quantisation(self._noise)  # an absurd gain is refused now
-        frame_bytes = math.prod(info.shape) * info.dtype.itemsize
-        self.budget = ByteBudget(settings.wire_ratio, frame_bytes) if settings.wire_ratio else None
+        pixels, widths = math.prod(info.shape), WIDTHS if settings.widths_free else ()
+        frame_bytes = pixels * info.dtype.itemsize
+        self.budget = ByteBudget(settings.wire_ratio, frame_bytes, pixels, widths) if settings.wire_ratio else None
         """Says how many frames the next group needs; None: no wire ratio is asked for."""
         self._next_audit: int | None = None
         """Snapshots before the next that is sent raw, too; None: not known yet, for a stream may be taken up."""
@@ -205,7 +206,8 @@ class GroupEncoder:
 
     def _quantisation(self, ratio: int) -> VarianceStabilised | None:
         """How a snapshot of so many frames is coded, by what is known of the noise now; None: exactly."""
-        quantisation = self._settings.quantisation(self._noise)
+        width = self.budget.width(ratio) if self.budget and self._settings.widths_free else None
+        quantisation = self._settings.quantisation(self._noise, width)
         if quantisation is None or not (quantisation.offset or quantisation.read_noise):
             return quantisation
         if ratio not in self._exposures:
@@ -231,7 +233,7 @@ class GroupEncoder:
         packed = payload.pack(sums, quantisation, overwrite=True)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
         parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
-        return self._coded(parts, header[2], start)
+        return self._coded(parts, header[2], start, quantisation.step if quantisation else None)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
@@ -245,10 +247,10 @@ class GroupEncoder:
         parts = wire.encode(Audit(*header, packed.dtype, packed.codec, packed.payload, packed.base))
         return self._coded(parts, 0, start)  # beside its snapshot
 
-    def _coded(self, parts: Parts, frames: int, start: float) -> Parts:
-        """Count a message of so many frames, begun at `start`."""
+    def _coded(self, parts: Parts, frames: int, start: float, width: float | None = None) -> Parts:
+        """Count a message of so many frames, in bins of this width, begun at `start`."""
         if self.budget:
-            self.budget.count(frames, wire.size(parts))
+            self.budget.count(frames, wire.size(parts), width)
         with self._lock:
             self._coding_s += time.perf_counter() - start
         return parts

@@ -60,7 +60,10 @@ class EncoderSettings(BaseModel):
         "lossless",
         description="Exact snapshots, or bins of step_sigma standard deviations of the noise: about 0.6 of the bytes",
     )
-    step_sigma: float = Field(0.5, ge=0.01, le=4, description="Width of a bin of the variance-stabilised coder, in sigma")
+    step_sigma: Annotated[float, Field(ge=0.01, le=4)] | Literal["auto"] = Field(
+        0.5,
+        description="Width of a bin of the variance-stabilised coder, in sigma; auto: 0.5 to 2, as wire_ratio's bytes allow",
+    )
     counts_per_electron: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
     )
@@ -110,15 +113,28 @@ class EncoderSettings(BaseModel):
         for density in self.still_densities:
             yield replace(first, kind="balanced", density=density)
 
-    def quantisation(self, noise: NoiseModel | None) -> VarianceStabilised | None:
+    @property
+    def widths_free(self) -> bool:
+        """Whether bins are as wide as each snapshot's bytes ask for. Raises `InputError` where nothing says how many."""
+        if self.step_sigma != "auto":
+            return False
+        if self.coder == "lossless":
+            raise InputError("step_sigma is auto, but coder lossless has no bins", hint="Choose coder variance-stabilised, too")
+        if not self.wire_ratio:
+            hint = "Give a wire_ratio, too, or a step_sigma such as 0.5"
+            raise InputError("step_sigma is auto, but no wire_ratio says how many bytes there are for bins", hint=hint)
+        return True
+
+    def quantisation(self, noise: NoiseModel | None, width: float | None = None) -> VarianceStabilised | None:
         """How one frame of a detector with this noise would be coded; None: exactly. Raises `InputError` for an absurd gain.
 
-        Of a noise that nobody knows: electrons are counted, one by one.
+        Of a noise that nobody knows: electrons are counted, one by one. `width` of the bins, where that is free.
         """
         if self.coder == "lossless":
             return None
         noise = noise or NoiseModel()
-        return VarianceStabilised(noise.counts_per_electron, noise.offset_counts, noise.read_noise_counts, self.step_sigma)
+        step = width or (1.0 if self.step_sigma == "auto" else self.step_sigma)
+        return VarianceStabilised(noise.counts_per_electron, noise.offset_counts, noise.read_noise_counts, step)
 
     @property
     def link_keys(self) -> LinkKeys | None:

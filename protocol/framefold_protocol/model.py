@@ -54,7 +54,7 @@ class ModelCard:
     """Cost: thousand multiply-adds per pixel of each output frame, at B = 20 or the nearest it takes."""
     inputs_version: int = INPUTS_VERSION
     training: dict[str, Any] = field(default_factory=dict)
-    """How it was made: command, minutes, seed, git revision, data, library versions."""
+    """How it was made: run, minutes, steps, seed, rate, git revision, data, library versions."""
     scores: list[dict[str, Any]] = field(default_factory=list)
     """Measured on data it was not trained on: rows with data, dose, method, psnr_db."""
 

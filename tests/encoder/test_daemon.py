@@ -372,6 +372,23 @@ def test_a_stream_keeps_to_its_wire_ratio_or_says_that_it_cannot(wire_ratio, wit
     assert max(ratios) == 32 if wire_ratio > 100 else 4 <= min(ratios) <= max(ratios) < 20
 
 
+@pytest.mark.parametrize(
+    ("wire_ratio", "ratios", "widths"), [(6, (4, 6), (0.5, 0.7)), (20, (6, 7), (0.5, 1.4)), (60, (12, 18), (2, 2))]
+)
+def test_bins_are_as_narrow_as_the_bytes_allow_and_groups_no_shorter_than_few(wire_ratio, ratios, widths):
+    frames = np.random.default_rng(0).poisson(20, (5, 256, 256)).astype(np.uint8)
+    with decoder() as (endpoint, stored):
+        settings = EncoderSettings(to=endpoint, wire_ratio=wire_ratio, coder="variance-stabilised", step_sigma="auto")
+        summary = Encoder(Repeated(frames, 1000), settings).run(threading.Event())
+    assert summary.wire_ratio > 0.95 * wire_ratio
+    settled = [data for data in stored if isinstance(data, Snapshot)][20:-1]
+    for low, high, found in (
+        (*ratios, [data.frames for data in settled]),
+        (*widths, [data.quantisation.step for data in settled]),
+    ):
+        assert low <= min(found) <= max(found) <= high, found
+
+
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_a_still_scene_gets_more_frames_than_its_bytes_need(adaptive):
     frames = np.random.default_rng(0).poisson(20, (96, 256, 256)).astype(np.uint8)

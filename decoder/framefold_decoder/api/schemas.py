@@ -17,7 +17,7 @@ class StreamSummary(BaseModel):
     shape: tuple[int, int] = Field(description="(H, W) of the frames in pixels.")
     dtype: str = Field(description="Of the detector's frames.")
     ratio: int = Field(description="B, frames per snapshot. Not the wire ratio.")
-    positions: int = Field(description="Stored positions: snapshots, raw groups and gaps.")
+    positions: int = Field(description="Stored positions: snapshots, raw and audit groups, and gaps.")
     frames: int = Field(description="Frames the stored positions cover, lost ones among them; valid frame numbers lie below.")
     frames_received: int = Field(description="Frames that arrived, folded or raw.")
     snapshots: int = Field(description="Stored snapshots; valid snapshot numbers lie below.")
@@ -118,7 +118,10 @@ class GroupQuality(BaseModel):
     )
     first_frame: int = Field(description="The first frame it covers.")
     frames: int = Field(description="How many frames it covers; audit: how many it holds, the snapshot after it covers them.")
-    timestamp_ns: int | None = Field(description="When its first frame reached the encoder, ns since 1970; null for a gap.")
+    timestamp_ns: int | None = Field(
+        description="When its first frame, or that of the longer group it was cut from, reached the encoder, "
+        "ns since 1970; null for a gap."
+    )
     snapshot: int | None = Field(description="Its snapshot number; null when it holds none.")
     step_sigma: float = Field(description="Width of the bins its snapshot was coded in, over its noise; 0: exact.")
     chi2: float | None = Field(
