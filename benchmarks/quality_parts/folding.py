@@ -46,18 +46,20 @@ def fold(
 def fold_groups(
     groups: Sequence[Counts], families: Mapping[int, Sequence[Masks]], quantisation: VarianceStabilised | None, maps: BlockMaps
 ) -> Folded:
-    """Groups that follow each other, with `families` for the frames of each, and each with its block map."""
+    """Groups that follow each other, with `families` for the frames of each, and each with its block map. A single frame goes
+    as it is."""
     folders = {ratio: Folder(of_ratio, groups[0].dtype) for ratio, of_ratio in families.items()}
     folders[len(groups[0])].fold(groups[0], maps[0])  # compiled and in the caches
     start = time.process_time()
-    packed = [payload.pack(folders[len(group)].fold(group, one), quantisation) for group, one in zip(groups, maps, strict=True)]
+    coders = [quantisation if len(group) > 1 else None for group in groups]
+    whole = zip(groups, maps, coders, strict=True)
+    packed = [payload.pack(folders[len(group)].fold(group, one), coder) for group, one, coder in whole]
     cpu_s = time.process_time() - start
-    step_sigma = quantisation.step if quantisation else 0.0
     sent, first, received = 0, 0, []
-    for k, (group, one, block_map) in enumerate(zip(groups, packed, maps, strict=True)):
+    for k, (group, one, block_map, coder) in enumerate(zip(groups, packed, maps, coders, strict=True)):
         coded = None if block_map is None else block_map.tobytes()
         message = Snapshot(k, first, len(group), time.time_ns(), **vars(one), block_map=coded)
         sent, first = sent + wire.size(wire.encode(message)), first + len(group)
         sums = payload.decode(one.payload, one.codec, one.dtype, groups[0].shape[1:], one.base, one.quantisation)
-        received.append(FoldedGroup(sums, Coding(tuple(families[len(group)]), block_map), step_sigma))
+        received.append(FoldedGroup(sums, Coding(tuple(families[len(group)]), block_map), coder.step if coder else 0.0))
     return Folded(received, sent, sent / first, cpu_s)

@@ -120,10 +120,14 @@ def reconstruct(folded: Folded, frames: slice, registry: Registry, model: str, *
     groups = folded.groups
     starts = np.cumsum([0, *(group.coding.ratio for group in groups)])
     first, last = (int(np.searchsorted(starts, frame, "right")) - 1 for frame in (frames.start, frames.stop - 1))
-    net = registry.choose(model, groups[first].coding)
+    net = registry.choose(model, next(group for group in groups if group.coding.ratio > 1).coding)
     found, misfits, shares = [], [], []
+    beside = [None, *(group if group.coding.ratio > 1 else None for group in groups), None]
     for k in range(first, last + 1):
-        three = groups[k], groups[k - 1] if k else None, groups[k + 1] if k + 1 < len(groups) else None
+        if groups[k].coding.ratio == 1:  # it was sent as it is
+            found.append(groups[k].snapshot[None].astype(np.float32))
+            continue
+        three = groups[k], beside[k], beside[k + 2]
         found.append(net.reconstruct(*three, NOISE))
         explained, share = trust(three, found[-1], NOISE, net, number=k) if judge else (math.nan, math.nan)
         misfits.append(explained)

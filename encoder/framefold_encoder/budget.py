@@ -39,11 +39,12 @@ class ByteBudget:
         self._lock = threading.Lock()
 
     def count(self, frames: int, message_bytes: int, width: float | None = None) -> None:
-        """A message of so many frames, 0 for one that comes on top of another, with all its headers; in bins of this width."""
+        """A message of so many frames, 0 for one that comes on top of another, with all its headers. `width` of a snapshot's
+        bins, anything where it is exact; None: it is no snapshot."""
         with self._lock:
             self._over += message_bytes - frames * self._allowed
-            if frames:
-                self._last, self._last_width = message_bytes, width or self._last_width
+            if width:
+                self._last, self._last_width = message_bytes, width
             self._over = max(self._over, -HORIZON * self._last)  # what is spared for long is not spent all at once
 
     def frames(self) -> int:

@@ -17,8 +17,8 @@ from numba import njit
 
 from framefold_encoder.motion import FREE_ORDER
 
-SHORTEST = 2
-"""Frames before and after: the fewest that nets are trained on."""
+FEWEST = 4
+"""Frames of a group in which a jump can be told from motion."""
 PIECE = 256
 """Pixels of a row that are judged together."""
 PIXELS = 1 << 15
@@ -49,16 +49,16 @@ def taken_apart(frames: Counts, bears: Callable[[Counts], int]) -> Iterator[Coun
 
 
 def cut(frames: Counts) -> int:
-    """The frame of a group (B, H, W) from which on the scene is another, `SHORTEST` to B - `SHORTEST`; 0: it is one scene."""
+    """The frame of a group (B, H, W) from which on the scene is another, 1 to B - 1; 0: it is one scene, or too short to tell."""
     ratio, height, width = frames.shape
-    if ratio < 2 * SHORTEST:
+    if ratio < FEWEST:
         return 0
     step = max(LEAST_STEP, height * width // PIXELS)
     rows = np.ascontiguousarray(frames[:, min(step // 2, height - 1) :: step], frames.dtype.newbyteorder("="))
     pieces = rows.shape[1] * -(-width // PIECE)
     between, steps, squares = np.zeros((pieces, ratio)), np.zeros((pieces, ratio)), np.zeros((pieces, 1))
     _measure(rows, between, steps, squares)
-    t = np.arange(SHORTEST, ratio - SHORTEST + 1)
+    t = np.arange(1, ratio)
     weight = t * (ratio - t) / ratio
     jump = between[:, t] / (ratio**2 * weight)  # its part of the squared deviations from the mean
     rest = np.maximum((squares - jump) / (ratio - 2), 1e-9)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from framefold_encoder.budget import WIDTHS, ByteBudget
 from framefold_encoder.coders import Coders
-from framefold_encoder.cutting import SHORTEST, cut, taken_apart
+from framefold_encoder.cutting import cut, taken_apart
 from framefold_encoder.exposure import SMALLEST_RATIO, Motion, borne, choose_families, is_still
 from framefold_encoder.folding import FRAME_DTYPES, Folder
 from framefold_encoder.motion import motion
@@ -40,6 +40,8 @@ from framefold_protocol.wire import Parts
 _log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.unsignedinteger]
+SHORTEST = 2
+"""Frames of a part that is folded: the fewest that nets are trained on."""
 _MAX_RAW_BYTES = 2**26
 """Of frames in one raw message."""
 _LEARN_SIDE = 256
@@ -233,7 +235,7 @@ class GroupEncoder:
         packed = payload.pack(sums, quantisation, overwrite=True)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
         parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
-        return self._coded(parts, header[2], start, quantisation.step if quantisation else None)
+        return self._coded(parts, header[2], start, quantisation.step if quantisation else 1.0)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
@@ -248,7 +250,7 @@ class GroupEncoder:
         return self._coded(parts, 0, start)  # beside its snapshot
 
     def _coded(self, parts: Parts, frames: int, start: float, width: float | None = None) -> Parts:
-        """Count a message of so many frames, in bins of this width, begun at `start`."""
+        """Count a message of so many frames, begun at `start`; `width` of a snapshot's bins."""
         if self.budget:
             self.budget.count(frames, wire.size(parts), width)
         with self._lock:

@@ -25,7 +25,7 @@ def stream(budget, sizes, late=0, audits=0):
             budget.count(0, 5 * FRAME)
             sent += 5 * FRAME
         if len(under_way) > late:
-            budget.count(*under_way.popleft())
+            budget.count(*under_way.popleft(), width=1.0)
     return ratios, sent
 
 
@@ -55,8 +55,8 @@ def test_a_scene_that_calms_down_gets_fewer_frames():
 def test_what_a_long_calm_spared_is_not_spent_all_at_once():
     budget = ByteBudget(20, FRAME, FRAME)
     for _ in range(1000):
-        budget.count(32, FRAME // 3)  # more frames than were asked for
-    budget.count(20, FRAME)
+        budget.count(32, FRAME // 3, 1.0)  # more frames than were asked for
+    budget.count(20, FRAME, 1.0)
     assert 10 <= budget.frames() < 20
 
 
@@ -105,6 +105,15 @@ def test_a_scene_that_gets_more_frames_gets_narrower_bins():
 def test_bins_are_free_only_where_there_are_bins_and_bytes(keys, message):
     with pytest.raises(InputError, match=message):
         _ = EncoderSettings(step_sigma="auto", **keys).widths_free
+
+
+def test_what_is_no_snapshot_counts_and_tells_nothing_of_the_next():
+    budget, other = ByteBudget(20, FRAME, FRAME), ByteBudget(20, FRAME, FRAME)
+    for one in (budget, other):
+        one.count(10, FRAME // 2, 1.0)
+    budget.count(1, FRAME // 20 + 1600)
+    assert other.frames() == 10
+    assert budget.frames() == 11
 
 
 def test_without_a_range_it_chooses_among_all_that_nets_take():

@@ -21,13 +21,19 @@ def scene(shape, seed, shift=0.0, contrast=0.6):
     return 1 + contrast * np.sin(0.7 * x + 0.3 * y + phase + 2 * np.pi * shift)
 
 
+def places(ratio):
+    """B, and the first frame of the other scene; of four or five noisy frames one alone cannot be told."""
+    alone = 1 if ratio > 5 else 2
+    return st.tuples(st.just(ratio), st.integers(alone, ratio - alone))
+
+
 def counted(expected, dose, seed, dtype=np.uint16):
     return np.random.default_rng(seed).poisson(expected * dose).astype(dtype)
 
 
-@given(RATIOS.flatmap(lambda ratio: st.tuples(st.just(ratio), st.integers(2, ratio - 2))), SHAPES, DOSES, SEEDS)
-def test_a_jump_is_cut_where_it_is(places, shape, dose, seed):
-    ratio, at = places
+@given(RATIOS.flatmap(places), SHAPES, DOSES, SEEDS)
+def test_a_jump_is_cut_where_it_is(place, shape, dose, seed):
+    ratio, at = place
     movie = np.concatenate([np.repeat(scene(shape, seed, shift)[None], n, 0) for shift, n in ((0, at), (0.5, ratio - at))])
     assert cut(counted(movie, dose, seed)) == at
 
