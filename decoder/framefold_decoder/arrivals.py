@@ -3,7 +3,7 @@
     arrival = arrivals.open(stream, record)           # link thread: welcome from arrival.position, arrival.frames
     arrival.take(data, parts, wire_bytes)             # refused when it could not be stored later
     arrival.sync()                                    # on the disk up to arrival.synced: acknowledge
-    arrival.end = end                                 # ... and arrival.complete once the store is whole and closed
+    arrival.ends(end)                                 # ... and arrival.complete once the store is whole and closed
 
 The link waits for one append to one file, however many snapshots arrived; the store's many files and the catalogue are the
 thread's. A full disk stops either until there is room: nothing acknowledged is lost, nothing is dropped.
@@ -23,11 +23,11 @@ import msgpack
 from framefold_decoder.catalogue import StreamRecord
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
-from framefold_decoder.store.incoming import check_order, unpack
+from framefold_decoder.store.incoming import check_order, pixels_size, unpack
 from framefold_protocol import wire
-from framefold_protocol.disk_journal import DiskJournal
-from framefold_protocol.durable import disk_errors
-from framefold_protocol.errors import FramefoldError, StoreError
+from framefold_protocol.disk_journal import DiskJournal, JournalInUse
+from framefold_protocol.durable import PARTIAL, disk_errors
+from framefold_protocol.errors import FramefoldError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Audit, Data, End, Gap, Hello, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.wire import Parts
 
@@ -36,8 +36,8 @@ _RETRY_S = 1.0
 """After the disk refused something, it is asked again so soon."""
 _BATCH = 64
 """Positions that are stored together, sharing their waits for the disk."""
-_BATCH_BYTES = 32 * 2**20
-"""Of coded pixels in a batch; decoded they take a few times as much memory."""
+_BATCH_BYTES = 128 * 2**20
+"""Of the pixels in a batch, decoded: however few bytes they came in."""
 
 
 class Arrival:
@@ -51,10 +51,11 @@ class Arrival:
         last = journal.last() if journal.end > record.position else None
         self.frames = record.frames if last is None else _end_frame(last)
         """Frames before `position`."""
-        self.end: End | None = None
-        """Set when the stream has this many positions and frames, all of them here."""
         self.complete = False
-        """Whether the store is whole and closed; the journal is gone then."""
+        """Whether the store is whole and closed; nothing is taken any more."""
+        self._end: End | None = None
+        self._closing = False
+        self._lock = threading.Lock()  # guards these two: what is taken, and whether that was all, is decided one at a time
         self._problems: dict[str, str] = {}
         self._other_bytes = 0
         self._sync_again = self._move_again = 0.0
@@ -73,7 +74,7 @@ class Arrival:
     @property
     def idle(self) -> bool:
         """Whether everything that arrived is in the library, and the stream may go on later."""
-        return self.end is None and self.stored == self.journal.end
+        return self._end is None and self.stored == self.journal.end
 
     @property
     def problems(self) -> list[str]:
@@ -81,15 +82,35 @@ class Arrival:
         return [f"stream {self.stream.stream_id} waits: {problem}" for problem in list(self._problems.values())]
 
     def take(self, data: Data, parts: Parts) -> None:
-        """The next position. Raises `RemoteProtocolError` when its pixels are not what its header and the stream promise."""
+        """The next position. Raises `RemoteProtocolError` when its pixels are not what its header and the stream promise, and
+        when the stream is being closed."""
         check_order([data], self.frames)
         unpack(data, self.stream)
-        self.journal.append(parts)
+        with self._lock:
+            self._check_open()
+            self.journal.append(parts)
         self.frames += data.frames
+
+    def ends(self, end: End) -> None:
+        """The stream has this many positions and frames, all of them here."""
+        with self._lock:
+            self._end = end
+
+    def goes_on(self) -> None:
+        """Its encoder is here again, and will say anew where it ends. Raises `RemoteProtocolError` when it is being closed."""
+        with self._lock:
+            self._check_open()
+            self._end = None
+
+    def _check_open(self) -> None:
+        if self._closing:
+            hint = "Say hello again: it will be complete"
+            raise RemoteProtocolError("the stream was ended, and is being closed", code="busy", hint=hint, retry=True)
 
     def count(self, wire_bytes: int) -> None:
         """Of a message that is not the next position."""
-        self._other_bytes += wire_bytes
+        with self._lock:
+            self._other_bytes += wire_bytes
 
     def sync(self) -> None:
         """Put what was taken on the disk. Without room it stays in memory, `problems` say so, and a later call tries again."""
@@ -118,27 +139,32 @@ class Arrival:
 
     def _store_batch(self, library: Library, metrics: Metrics) -> bool:
         batch: list[Data] = []
-        coded_bytes = wire_bytes = 0
+        pixel_bytes = wire_bytes = 0
         first, end = self.stored, self.journal.synced
-        while first + len(batch) < min(end, first + _BATCH) and coded_bytes < _BATCH_BYTES:
+        while first + len(batch) < min(end, first + _BATCH) and pixel_bytes < _BATCH_BYTES:
             parts = self.journal.read(first + len(batch))
             batch.append(_data(parts))
-            coded_bytes += len(parts[1])
+            pixel_bytes += pixels_size(batch[-1], self.stream)
             wire_bytes += wire.size(parts)
         if not batch:
             return False
-        wire_bytes, self._other_bytes = wire_bytes + self._other_bytes, 0
-        library.put(self.stream.stream_id, batch, wire_bytes)
-        metrics.stored(batch, wire_bytes)
-        self.journal.release(first + len(batch))
+        other_bytes = self._other_bytes
+        library.put(self.stream.stream_id, batch, wire_bytes + other_bytes)
+        metrics.stored(batch, wire_bytes + other_bytes)
+        with self._lock:
+            self._other_bytes -= other_bytes
         self.stored = first + len(batch)
+        self.journal.release(self.stored)
         return True
 
     def _finish(self, library: Library) -> bool:
-        if self.end is None or self.stored != self.end.position:
-            return False
-        library.finish(self.stream.stream_id, self.end.position, self.end.frames)
-        _log.info("stream %s is complete: %d frames", self.stream.stream_id, self.end.frames)
+        with self._lock:
+            end = self._end
+            if end is None or not self.stored == self.journal.end == end.position:
+                return False
+            self._closing = True
+        library.finish(self.stream.stream_id, end.position, end.frames)
+        _log.info("stream %s is complete: %d frames", self.stream.stream_id, end.frames)
         self.complete = True
         return True
 
@@ -207,13 +233,14 @@ class Arrivals:
             self._library.store(stream_id)  # one that cannot be opened is no place to go on
             metadata = msgpack.packb({"hello": hello_of(stream)})
             journal = DiskJournal.create(self._folder / stream_id, metadata, self._limit_bytes, start=record.position)
-            self._streams[stream_id] = Arrival(stream, journal, record)
+            self._streams[stream_id] = _arrival(stream, journal, record)
+        self._streams[stream_id].goes_on()
         return self._streams[stream_id]
 
     def sync(self) -> None:
         """Put what was taken on the disk, as far as it has room."""
         if self._broken and time.monotonic() >= self._take_up_again:
-            self._take_up([name for name, error in self._broken.items() if isinstance(error.__cause__, OSError)])
+            self._take_up([name for name, error in self._broken.items() if _may_pass(error)])
         for arrival in self._streams.values():
             arrival.sync()
         if any(arrival.stored < arrival.synced for arrival in self._streams.values()):
@@ -245,20 +272,28 @@ class Arrivals:
     def _reopen(self, folder: Path) -> None:
         with disk_errors(f"reading journal {folder}"):
             if not DiskJournal.exists(folder):  # it was being made, or deleted
-                return _remove_empty(folder)
-        journal = DiskJournal.open(folder, self._limit_bytes)
+                _remove_empty(folder)
+                return
         record = self._library.catalogue.stream(folder.name)
-        if record is None or record.position < journal.start:
+        journal = DiskJournal.open(folder, self._limit_bytes)
+        try:
+            if (
+                record is None
+                or record.position < journal.start
+                or (record.state == "complete" and journal.end > record.position)
+            ):
+                found = "unknown" if record is None else f"{record.state}, stored up to position {record.position}"
+                kept = f"holds positions {journal.start} to {journal.end - 1}"
+                message = f"journal {folder} {kept}, but in the catalogue the stream is {found}"
+                raise StoreError(message, hint="Restore catalogue, streams and journal from the same backup")
+            if journal.end <= record.position:
+                journal.delete()
+                return
+            _log.info("stream %s: storing positions %d to %d of its journal", folder.name, record.position, journal.end - 1)
+            self._streams[folder.name] = Arrival(record.metadata, journal, record)
+        except BaseException:
             journal.close()
-            found = "unknown" if record is None else f"stored up to position {record.position}"
-            message = f"journal {folder} begins with position {journal.start}, but in the catalogue the stream is {found}"
-            raise StoreError(message, hint="Restore catalogue, streams and journal from the same backup")
-        if record.state == "complete" or journal.end <= record.position:
-            journal.delete()
-            return None
-        _log.info("stream %s: storing positions %d to %d of its journal", folder.name, record.position, journal.end - 1)
-        self._streams[folder.name] = Arrival(record.metadata, journal, record)
-        return None
+            raise
 
     def _run(self) -> None:
         while True:
@@ -297,5 +332,19 @@ def _delete(journal: DiskJournal) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    (folder / "lock").unlink(missing_ok=True)
+    for leftover in (folder / "lock", *folder.glob(f"*{PARTIAL}")):
+        leftover.unlink(missing_ok=True)
     folder.rmdir()
+
+
+def _arrival(stream: StreamMetadata, journal: DiskJournal, record: StreamRecord) -> Arrival:
+    try:
+        return Arrival(stream, journal, record)
+    except BaseException:
+        journal.close()
+        raise
+
+
+def _may_pass(error: StoreError) -> bool:
+    """Whether what could not be read may be readable later: the system or the database refused, or somebody has it open."""
+    return error.__cause__ is not None or isinstance(error, JournalInUse)

@@ -168,6 +168,13 @@ class Catalogue:
             ordered = session.scalars(rows.order_by(PositionRow.position))
             return [Gap(row.position, row.first_frame, row.frames, row.reason) for row in ordered]
 
+    def pending_streams(self) -> list[str]:
+        """Streams with snapshots that are stored and not reconstructed, the oldest first."""
+        waiting = select(PositionRow.stream_id).where(UNDECODED).distinct()
+        wanted = select(StreamRow.id).where(StreamRow.id.in_(waiting)).order_by(StreamRow.added_unix_ns, StreamRow.id)
+        with self._session() as session:
+            return list(session.scalars(wanted))
+
     def pending(self, stream_id: str | None = None, limit: int = 1000) -> list[tuple[str, int]]:
         """(stream id, position) of snapshots that are stored and not reconstructed, in order; of all streams or of one."""
         wanted = select(PositionRow.stream_id, PositionRow.position).where(UNDECODED)

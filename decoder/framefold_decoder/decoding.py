@@ -7,8 +7,8 @@ depend on is in their provenance, the noise model in their row: the latest audit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
+from weakref import WeakKeyDictionary
 
 from framefold_decoder.audit import AuditQuality, audit
 from framefold_decoder.code_version import code_version
@@ -141,10 +141,16 @@ def _beside(store: StreamStore, position: int, step: int) -> FoldedGroup | None:
     return folded(store, next_position(store, position, step))
 
 
-@lru_cache(maxsize=64)
+_told: WeakKeyDictionary[StreamStore, dict[int, PhotonTransfer | None]] = WeakKeyDictionary()
+
+
 def _measured(store: StreamStore, position: int) -> PhotonTransfer | None:
-    frames = store.audit(position)
-    return None if frames is None else measure(frames, store.metadata.counts_per_electron)
+    """What an audit group tells of the noise, read once."""
+    known = _told.setdefault(store, {})
+    if position not in known:
+        frames = store.audit(position)
+        known[position] = None if frames is None else measure(frames, store.metadata.counts_per_electron)
+    return known[position]
 
 
 def _trusted(audited: AuditQuality) -> dict[str, float | None]:

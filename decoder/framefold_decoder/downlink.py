@@ -101,6 +101,9 @@ class Downlink:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.IPV6, 1)
         self._router.setsockopt(zmq.RCVHWM, credit + 8)  # a peer beyond its credit is not read from
+        self._router.setsockopt(zmq.TCP_KEEPALIVE, 1)  # who vanished without a word is forgotten
+        for option, value in ((zmq.TCP_KEEPALIVE_IDLE, 30), (zmq.TCP_KEEPALIVE_INTVL, 10), (zmq.TCP_KEEPALIVE_CNT, 3)):
+            self._router.setsockopt(option, value)
         self._gatekeeper = Gatekeeper(self._router, door, self._metrics)
         self._metrics.open_streams.set_function(lambda: len(self._peers))
         self._metrics.waiting_streams.set_function(lambda: len(self.problems()))
@@ -212,7 +215,7 @@ class Downlink:
             case Duplicate():
                 self._metrics.duplicates.inc()
             case Ended(end) if peer.arrival:
-                peer.arrival.end = end
+                peer.arrival.ends(end)
                 self._arrivals.wake()
             case Refused(error):
                 _log.warning("stream %s: its encoder gave up: %s", peer.stream_id, error.message)
@@ -249,7 +252,7 @@ class Downlink:
         arrival, state, now = peer.arrival, peer.session.state, time.monotonic()
         assert arrival is not None
         if arrival.complete and state is State.ENDING:
-            self._send(identity, peer.session.done(arrival.position))
+            self._send(identity, peer.session.done(arrival.stored))
             self._claims.drop(peer.stream_id, identity)
             del self._peers[identity]
             return

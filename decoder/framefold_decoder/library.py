@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
+from weakref import WeakValueDictionary
 
 from framefold_decoder.catalogue import Catalogue, StreamRecord
 from framefold_decoder.store import StreamStore
@@ -30,6 +32,9 @@ from framefold_protocol.durable import disk_errors, lock_folder
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
+_KEPT_OPEN = 64
+"""Stores, the last ones asked for: each holds its masks and its table in memory."""
+
 
 class Library:
     """A data folder in use. Methods may be called from any thread, `put` and `finish` of one stream from one at a time."""
@@ -39,7 +44,8 @@ class Library:
         self._folder_lock = lock
         self.catalogue = catalogue
         self._mask_folder = mask_folder
-        self._stores: dict[str, StreamStore] = {}
+        self._stores: WeakValueDictionary[str, StreamStore] = WeakValueDictionary()  # one for all, while anybody has it
+        self._recent: OrderedDict[str, StreamStore] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -102,15 +108,20 @@ class Library:
             return self.catalogue.add_stream(metadata, key_name)
 
     def store(self, stream_id: str) -> StreamStore:
-        """A known stream's store, opened once. Raises `StoreError`, or `InputError` when the stream is unknown."""
+        """A known stream's store, the same for all. Raises `StoreError`, or `InputError` when the stream is unknown."""
         with self._lock:
-            if stream_id not in self._stores:
+            store = self._stores.get(stream_id)
+            if store is None:
                 record = self.catalogue.stream(stream_id)
                 if record is None:
                     raise InputError(f"stream {stream_id!r} is unknown", hint="List the streams there are")
-                path = self.path(stream_id)
-                self._stores[stream_id] = StreamStore(path, position=record.position, mask_folder=self._mask_folder)
-            return self._stores[stream_id]
+                store = StreamStore(self.path(stream_id), position=record.position, mask_folder=self._mask_folder)
+                self._stores[stream_id] = store
+            self._recent[stream_id] = store
+            self._recent.move_to_end(stream_id)
+            while len(self._recent) > _KEPT_OPEN:
+                self._recent.popitem(last=False)
+            return store
 
     def put(self, stream_id: str, batch: Sequence[Data], wire_bytes: int) -> None:
         """Store the stream's next positions: pixels first, catalogue after. A batch shares its disk waits."""

@@ -1,4 +1,5 @@
-"""Background reconstruction: every stored snapshot becomes frames and a chi2, in order within a stream, one at a time.
+"""Background reconstruction: every stored snapshot becomes frames and a chi2, one at a time, in order within a stream, and the
+streams in turn.
 
 While one is reconstructed, the frames of the one before are coded and written, so that a GPU does not wait for that; both are
 in memory then.
@@ -46,6 +47,8 @@ class Unfolder:
         self._metrics = metrics or Metrics()
         self._failed: dict[tuple[str, int], float] = {}
         self._requested: deque[Task] = deque()
+        self._turns: dict[str, int] = {}
+        """When each stream that waits had its last turn, counted."""
         self._storing: tuple[Task, Future[None]] | None = None
         self._store_thread = ThreadPoolExecutor(1, "unfolder-store")
         self._closing = threading.Event()
@@ -129,10 +132,16 @@ class Unfolder:
             self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
 
     def _next_task(self) -> Task | None:
-        storing = self._storing[0][:2] if self._storing else None
-        for task in self._library.catalogue.pending(limit=len(self._failed) + 17):
-            if task != storing and time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
-                return *task, self._model
+        """Of the streams that have one the stream that had its turn longest ago."""
+        storing, catalogue = self._storing[0][:2] if self._storing else None, self._library.catalogue
+        waiting = sorted(catalogue.pending_streams(), key=lambda stream_id: self._turns.get(stream_id, 0))
+        self._turns = {stream_id: self._turns.get(stream_id, 0) for stream_id in waiting}
+        for stream_id in waiting:
+            passed_over = sum(failed[0] == stream_id for failed in self._failed) + 1  # and the one being stored
+            for task in catalogue.pending(stream_id, limit=passed_over + 1):
+                if task != storing and time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
+                    self._turns[stream_id] = max(self._turns.values()) + 1
+                    return *task, self._model
         return self._requested.popleft() if self._requested else None
 
     def _has_neighbours(self, stream_id: str, position: int) -> bool:

@@ -19,6 +19,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from framefold_decoder.catalogue import Catalogue, StreamRecord
+from framefold_decoder.store.arrays import missing
 from framefold_decoder.store.group_table import Group, GroupTable, Kind
 from framefold_decoder.store.metadata import from_json
 from framefold_protocol import wire
@@ -148,14 +149,13 @@ def _check_groups(found: Findings, path: Path, store: zarr.Group, groups: list[G
 
 def _check_item(folder: Path, array: zarr.Array[Any], index: int, position: int) -> Iterator[str]:
     """An item that has a file of its own."""
-    file = folder / array.metadata.encode_chunk_key((index, *(0 for _ in array.shape[1:])))
     try:
-        if not file.is_file():
+        for file in missing(folder, array, range(index, index + 1)):
             yield f"position {position}: {file} is missing"
-        else:
-            _ = array[index]
+            return
+        _ = array[index]
     except _DAMAGE as error:
-        yield f"position {position}: {file} is damaged: {error}"
+        yield f"position {position}: item {index} of {folder} is damaged: {error}"
 
 
 def _check_frames(array: zarr.Array[Any], group: Group) -> Iterator[str]:

@@ -67,6 +67,7 @@ class DiskJournal:
         self._synced = self._end = head.first
         self._appended_bytes = self._synced_bytes = sum(record.size for record in self._records.values())
         self._released_bytes = 0
+        self._undeletable = False
         self._firsts = [segment.head.first for segment in segments if segment.records]
         self._writer = self._begin_segment()
 
@@ -171,15 +172,22 @@ class DiskJournal:
         return read_record(self._newest) if self._newest else None
 
     def release(self, position: int) -> None:
-        """Forget everything synced before this position. Files are deleted as a whole, that of the newest message never."""
+        """Forget everything synced before this position. Files are deleted as a whole, that of the newest message never; one
+        that the disk does not delete now is tried again later.
+        """
         while self._start < min(position, self._synced):
             self._released_bytes += self._records.pop(self._start).size
             self._start += 1
-        with disk_errors(f"releasing a segment of journal {self.folder}"):
+        try:
             while len(self._firsts) > 1 and self._firsts[1] <= min(self._start, self._synced - 1):
-                segment_path(self.folder, self._firsts[0]).unlink()
+                segment_path(self.folder, self._firsts[0]).unlink(missing_ok=True)
                 sync_folder(self.folder)  # one by one: a power cut must not leave a hole
                 del self._firsts[0]
+                self._undeletable = False
+        except OSError as error:  # nothing depends on it
+            if not self._undeletable:
+                _log.warning("journal %s: an old segment cannot be deleted yet: %s", self.folder, error)
+            self._undeletable = True
 
     def close(self) -> None:
         """Let go of the folder; what is not synced is lost. Twice is a no-op."""

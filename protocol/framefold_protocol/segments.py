@@ -28,6 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from framefold_protocol.checksum import crc32
+from framefold_protocol.durable import disk_errors
 from framefold_protocol.errors import LocalProtocolError, StoreError
 from framefold_protocol.wire import Parts
 
@@ -182,7 +183,7 @@ def read_head(path: Path) -> Head:
 
 def read_record(record: Record) -> Parts:
     """A message again. Raises `StoreError` when its bytes have changed, or are gone."""
-    with record.path.open("rb", buffering=0) as file:
+    with disk_errors(f"reading journal segment {record.path}"), record.path.open("rb", buffering=0) as file:
         return _read_body(record, file.fileno())
 
 

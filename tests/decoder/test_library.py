@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from stream_examples import Example, make_metadata
 
+from framefold_decoder import library as library_module
 from framefold_decoder.library import Library
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
@@ -133,3 +136,17 @@ def test_one_store_for_all_threads(library):
         thread.join()
     assert len(stores) == 4
     assert len({id(store) for store in stores}) == 1
+
+
+def test_stores_that_nobody_asks_for_are_let_go_of_but_never_opened_twice(library, monkeypatch):
+    monkeypatch.setattr(library_module, "_KEPT_OPEN", 2)
+    ids = [f"{number:032x}" for number in range(5)]
+    for stream_id in ids:
+        library.add_stream(make_metadata(stream_id=stream_id))
+    held = library.store(ids[0])
+    let_go = weakref.ref(library.store(ids[1]))
+    for stream_id in ids[2:]:
+        library.store(stream_id)
+    gc.collect()
+    assert let_go() is None
+    assert library.store(ids[0]) is held

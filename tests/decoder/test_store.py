@@ -431,6 +431,18 @@ store.put(Example(make_metadata()).fold(2).messages[1])
 """
 
 
+@pytest.mark.parametrize("array", ["snapshots", "raw"])
+def test_a_missing_file_is_no_dark_image(tmp_path, array):
+    example = Example(make_metadata()).fold(2).raw(3)
+    store = StreamStore.create(tmp_path / "s.zarr", example.metadata)
+    store.put(*example.messages)
+    gone = tmp_path / "s.zarr" / array / "c" / "1" / "0" / "0"
+    gone.unlink()
+    with pytest.raises(StoreError, match=f"{gone} is missing.*verify"):
+        store.snapshot(1) if array == "snapshots" else store.raw(2)
+    assert store.snapshot(0).any()
+
+
 def test_leftovers_of_a_crash_disturb_nobody(tmp_path):
     example = Example(make_metadata()).fold()
     store = stored(tmp_path, example)

@@ -1,6 +1,7 @@
 """Background reconstruction: one snapshot that fails does not keep the others waiting."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,3 +147,22 @@ def test_leaving_stores_what_was_reconstructed(library):
         wait_for(lambda: slow.begun == [0])
         threading.Timer(0.3, slow.may_store.set).start()
     assert decoded(library) == {0}
+
+
+def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(library):
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(9)], 100)
+    library.finish(STREAM.stream_id, 9, 36)
+    for number in range(30):  # running streams, whose last snapshot waits for the next
+        running = replace(STREAM, stream_id=f"{number:032x}")
+        library.add_stream(running)
+        library.put(running.stream_id, [snapshot(0)], 100)
+    late = replace(STREAM, stream_id="d" * 32)
+    library.add_stream(late)
+    library.put(late.stream_id, [snapshot(k) for k in range(3)], 100)
+    library.finish(late.stream_id, 3, 12)
+    unfolder, order = Unfolder(library, Registry(), "gap-tv"), []
+    for _ in range(4):
+        stream_id, position, _ = unfolder._next_task()
+        order.append(stream_id)
+        library.put_frames(stream_id, position, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
+    assert sorted(order[:2]) == sorted(order[2:]) == [STREAM.stream_id, late.stream_id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -14,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from framefold_protocol import wire
+from framefold_protocol import disk_journal, wire
 from framefold_protocol.disk_journal import DiskJournal, JournalInUse
 from framefold_protocol.errors import LocalProtocolError, StoreError
 from framefold_protocol.journal import MemoryJournal
@@ -133,6 +134,18 @@ def test_released_segments_are_deleted_but_not_the_newest_message(folder):
     journal = DiskJournal.open(folder, LIMIT)
     assert (journal.start, journal.end) == (2, 3)
     assert journal.last() == message(2, 70_000)
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_deleted_now_is_deleted_later(folder, monkeypatch):
+    journal = DiskJournal.open(folder, LIMIT)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_journal, "sync_folder", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        journal.release(1)
+        journal.release(2)
+    assert (journal.start, journal.read(2)) == (2, message(2, 70_000))
+    journal.release(2)
+    assert [path.name for path in segment_paths(folder)] == ["00000000000000000002.journal", "00000000000000000003.journal"]
     journal.close()
 
 

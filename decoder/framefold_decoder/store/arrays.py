@@ -6,6 +6,7 @@ Growing rewrites an array's metadata (about 25 ms), so lengths double; a shape l
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import zarr
@@ -43,6 +44,12 @@ def create_array(
         dimension_names=axes,
         attributes=attributes,
     )
+
+
+def missing(folder: Path, array: zarr.Array[Any], items: range) -> list[Path]:
+    """Files of these items of an array in a folder, each with one of its own, that are not there: Zarr would read zeros."""
+    keys = (array.metadata.encode_chunk_key((item, *(0 for _ in array.shape[1:]))) for item in items)
+    return [file for key in keys if not (file := folder / key).is_file()]
 
 
 def grow(array: zarr.Array[Any], length: int) -> None:

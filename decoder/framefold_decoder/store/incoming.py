@@ -74,6 +74,18 @@ def unpack(data: Data, stream: StreamMetadata) -> Pixels:
             return Folded(sums, _block_map(data, stream))
 
 
+def pixels_size(data: Data, stream: StreamMetadata) -> int:
+    """Bytes of a checked message's pixels, decoded."""
+    match data:
+        case Gap():
+            return 0
+        case Snapshot():
+            images = 1
+        case Audit(count=images) | RawFrames(frames=images):
+            pass
+    return images * math.prod(stream.shape) * np.dtype(data.dtype).itemsize
+
+
 def _raw(data: RawFrames | Audit, count: int, stream: StreamMetadata) -> Counts:
     """(count, H, W) of the stream's dtype."""
     _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
