@@ -70,7 +70,7 @@ def look(number: int, registry: Registry, model: str, steps: tuple[float, ...] =
             free = reconstruct(folded, SCORED, registry, model, judge=step == AUTO)
             found = psnr(free.frames, truth, peak)
             told = {"movie": number, "dose": dose, "plain_ratio": plain_ratio, "step_sigma": step, "ratio": ratio}
-            told["width"] = folded.groups[0].step_sigma
+            told["width"] = max(group.step_sigma for group in folded.groups)
             sizes = {"bytes_per_frame": folded.bytes_per_frame, "plain_bytes_per_frame": plain.bytes_per_frame}
             sizes |= {"wire_ratio": counts[0].nbytes / folded.bytes_per_frame, "plain_psnr": reference, "psnr": found}
             rows.append(told | sizes | ({"plain_chi2": seen.misfits, "chi2": free.misfits} if step == AUTO else {}))

@@ -9,7 +9,7 @@ from quality_parts.framefold import METHODS, TO_BYTES
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
 Row = dict[str, Any]
-ORDER = (*METHODS, TO_BYTES, "gap-tv", "reference net", *SAME_BYTES, *OUTER_MARKS)
+ORDER = (*METHODS, *TO_BYTES, "gap-tv", "reference net", *SAME_BYTES, *OUTER_MARKS)
 
 
 def card(results: dict[str, Any]) -> str:

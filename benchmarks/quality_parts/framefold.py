@@ -2,7 +2,7 @@
 net on plain lossless ones.
 
 Half-sigma and adaptive snapshots are of the same B and take the bytes they take: their own `wire_ratio` says how many.
-`TO_BYTES` takes at most the bytes of the plain lossless ones, and its B is free.
+`TO_BYTES` take at most the bytes of the plain lossless ones, and their B is free.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
 METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
-TO_BYTES = "framefold wire-ratio"
+TO_BYTES = {"framefold wire-ratio one-sigma": (1.0,), "framefold wire-ratio": WIDTHS}
+"""Widths of the bins to choose from."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     folds = dict(zip(METHODS, (*plain, *adaptive), strict=True))
     rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
-    rows.append(_row_to_bytes(cell, nets))
+    rows += [_row_to_bytes(cell, nets, method, widths) for method, widths in TO_BYTES.items()]
     if nets.reference:
         try:
             net = nets.registry.choose(nets.reference, cell.lossless.groups[1].coding)
@@ -63,18 +64,18 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     return rows
 
 
-def _row_to_bytes(cell: Cell, nets: Nets) -> Row:
+def _row_to_bytes(cell: Cell, nets: Nets, method: str, widths: tuple[float, ...]) -> Row:
     """B is free, and may be larger than the cell's, so all of the clip is streamed; the bytes a frame are the cell's."""
     _, counts = cell.clip.take(cell.dose)
-    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, WIDTHS, cell.middle.stop)
+    ratio, folded = to_bytes(counts, cell.lossless.bytes_per_frame, widths, cell.middle.stop)
     start = time.perf_counter()
     found = reconstruct(folded, cell.middle, nets.registry, nets.model)
     took = time.perf_counter() - start
-    width = folded.groups[0].step_sigma
+    width = max(group.step_sigma for group in folded.groups)
     told: Row = {"frames_per_snapshot": ratio, "step_sigma": width, "decode_frames_per_s": len(found.frames) / took}
     told |= {"chi2": found.chi2, "followed": found.followed, "model": found.model}
     sent = round(folded.bytes_per_frame * len(cell.counts))
-    return cell.row(TO_BYTES, found.frames, sent, folded.cpu_s * len(cell.counts) / len(counts), **told)
+    return cell.row(method, found.frames, sent, folded.cpu_s * len(cell.counts) / len(counts), **told)
 
 
 def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
+from quality_parts.framefold import TO_BYTES
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
 Row = dict[str, Any]
-OURS = ("framefold lossless", "framefold adaptive", "framefold adaptive half-sigma", "framefold wire-ratio")
+OURS = ("framefold lossless", "framefold adaptive", "framefold adaptive half-sigma", *TO_BYTES)
 RIVALS = ("gap-tv", "reference net", *SAME_BYTES)
 CHI2_RANGE = (0.9, 1.1)
 _REASONS = {

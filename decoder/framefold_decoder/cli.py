@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(settings)
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as error:  # only a part of framefold was installed, such as the client
+        hint = "pip install 'framefold[decoder]', or .[decoder] in a checkout"
+        print(f"framefold-decoder: error: {error.name} is not installed. {hint}", file=sys.stderr)
+        return 2
     except FramefoldError as error:
         print(f"framefold-decoder: error: {error}", file=sys.stderr)
         return 2

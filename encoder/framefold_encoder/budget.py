@@ -6,7 +6,7 @@ the stream as a whole is over or under its bytes by, because the first groups we
 were sent, is made up for over the next `HORIZON` groups. So what a still scene spared is spent when things move.
 
 Bins twice as wide spare a bit a pixel, and buy shorter groups, whose frames a net tells apart more easily; but their own error
-is that of more noise. Groups of `FEW` frames are short enough: narrower bins are the better use of what they leave.
+is that of more noise. Groups of `FEW` frames are short enough: then narrower bins are the better use of the bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FIRST_GUESS = 0.5
 """B over the wire ratio, before a snapshot is coded: snapshots in bins take half of what a frame does or less."""
 FEW = 6
 """Frames: wider bins are not worth fewer (`benchmarks/rate.py`)."""
-WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)
-"""Of bins to choose from, in sigma, rising: half a bit a pixel apart."""
+WIDTHS = (1.0, 1.4, 2.0)
+"""Of bins to choose from, in sigma, rising: half a bit a pixel apart. Narrower ones take more bytes than they are worth."""
 
 
 class ByteBudget:

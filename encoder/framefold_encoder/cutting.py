@@ -49,7 +49,7 @@ def taken_apart(frames: Counts, bears: Callable[[Counts], int]) -> Iterator[Coun
 
 
 def cut(frames: Counts) -> int:
-    """The frame of a group (B, H, W) from which on the scene is another, 1 to B - 1; 0: it is one scene, or too short to tell."""
+    """The frame of a group (B, H, W) from which on the scene is another, 1 to B - 1; 0: it is one, or too short to tell."""
     ratio, height, width = frames.shape
     if ratio < FEWEST:
         return 0

@@ -62,7 +62,7 @@ class EncoderSettings(BaseModel):
     )
     step_sigma: Annotated[float, Field(ge=0.01, le=4)] | Literal["auto"] = Field(
         0.5,
-        description="Width of a bin of the variance-stabilised coder, in sigma; auto: 0.5 to 2, as wire_ratio's bytes allow",
+        description="Width of a bin of the variance-stabilised coder, in sigma; auto: 1 to 2, as wire_ratio's bytes allow",
     )
     counts_per_electron: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"

@@ -292,10 +292,14 @@ def test_numbers_out_of_range_name_the_valid_range(client, stream, path, message
 
 
 @pytest.mark.parametrize(("path", "frame"), [("/frames/4", 4), ("/frames?start=2&stop=8", 4), ("/frames?start=6&stop=9", 6)])
-def test_a_frame_that_is_not_decoded_yet_says_when_to_ask_again(client, stream, path, frame):
-    response = client.get(stream + path)
+def test_a_frame_that_is_not_decoded_yet_says_when_to_ask_again(library, client, stream, path, frame):
+    with served(create_app(library, decode=lambda *_: 1)) as decoding:
+        response = decoding.get(stream + path)
     assert error_of(response, 409) == f"frame {frame} is not decoded yet"
     assert int(response.headers["retry-after"]) > 0
+    never = client.get(stream + path)
+    assert error_of(never, 409) == f"frame {frame} is not decoded, and this decoder does not reconstruct"
+    assert "retry-after" not in never.headers
 
 
 def test_a_lost_frame_is_gone(client, stream):

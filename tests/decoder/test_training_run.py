@@ -10,7 +10,7 @@ import pytest
 import torch
 from training_examples import DATA, NET, RATIO, SPEC, some_batch, some_movies
 
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_protocol.masks import MaskSpec
 from framefold_training import checkpoint, simulate
 from framefold_training.checkpoint import State, load_net, read_checkpoint, write_checkpoint
@@ -19,7 +19,7 @@ from framefold_training.data import make_batch
 from framefold_training.evaluate import psnr, score
 from framefold_training.export import export
 from framefold_training.tiers import TIERS, build
-from framefold_training.train import Run, train
+from framefold_training.train import Run, main, train
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +145,18 @@ def test_scores_tell_net_and_rival_apart():
 def test_psnr_takes_the_peak_of_the_truth():
     truth = torch.tensor([[[1.0, 2.0]]])
     assert psnr(truth + 0.2, truth) == pytest.approx(20, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--minutes", "-1"), "--minutes is -1, expected more than 0"),
+        (("--device", "cuda"), "--device is cuda, but torch finds no GPU"),
+        (("--ratio", "40"), "ratio '40' is not numbers and ranges from 2 to 32"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_made(tmp_path, monkeypatch, option, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(FramefoldError, match=message):
+        main(["--out", str(tmp_path / "run"), *option])
+    assert not (tmp_path / "run").exists()

@@ -92,7 +92,7 @@ def test_few_frames_are_summed_in_the_narrowest_bins_that_the_bytes_allow(wire_r
 
 def test_a_scene_that_gets_more_frames_gets_narrower_bins():
     assert set(settled(40, 2.0)[1][-50:]) <= {1.4, 2.0}
-    assert set(settled(40, 2.0, longer=12)[1][-50:]) == {0.5}
+    assert set(settled(40, 2.0, longer=12)[1][-50:]) == {1.0}
 
 
 @pytest.mark.parametrize(

@@ -24,3 +24,11 @@ def test_imports_stay_light(package, forbidden):
     code = f"import sys, {package}; print(*sorted({{name.split('.')[0] for name in sys.modules}} & {forbidden!r}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == []
+
+
+@pytest.mark.parametrize(("command", "library"), [("serve", "uvicorn"), ("verify", "zarr")])
+def test_a_decoder_without_its_libraries_says_how_to_get_them(tmp_path, command, library):
+    code = f"import sys; sys.modules[{library!r}] = None; from framefold_decoder.cli import main; sys.exit(main([{command!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{library} is not installed. pip install 'framefold[decoder]'" in done.stderr

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response, StreamingResponse
 
-from framefold_decoder.api.context import ContextOf, RecordOf, StoreOf
+from framefold_decoder.api.context import Context, ContextOf, RecordOf, StoreOf
 from framefold_decoder.api.errors import ApiError, error_responses
 from framefold_decoder.api.images import (
     HIGH_PERCENTILE,
@@ -68,6 +68,7 @@ def _content(description: str, *formats: Format) -> dict[int | str, dict[str, An
 def get_frame(
     record: RecordOf,
     store: StoreOf,
+    context: ContextOf,
     n: Annotated[int, Path(ge=0, description="Frame number, from 0.")],
     format: FormatOf = Format.PNG,
     low: Low = None,
@@ -79,7 +80,7 @@ def get_frame(
     if group.kind is Kind.GAP:
         span = f"frames {group.first_frame} to {group.end - 1}"
         raise ApiError(410, f"frame {n} was lost with {span}", "GET the stream for the gaps and their reasons")
-    _check_decoded(group, n)
+    _check_decoded(group, n, context)
     return _image(store.frames(n, n + 1)[0], format, low, high, f"{store.metadata.stream_id}-frame-{n:07}")
 
 
@@ -109,7 +110,7 @@ def get_frames(
         )
     for position in range(store.find(start), store.find(stop - 1) + 1):
         group = store.group(position)
-        _check_decoded(group, max(group.first_frame, start))
+        _check_decoded(group, max(group.first_frame, start), context)
     header = npy_header((stop - start, height, width), "<f4")
     step = max(1, BLOCK_BYTES // frame_bytes)
     blocks = (store.frames(first, min(first + step, stop)) for first in range(start, stop, step))
@@ -143,8 +144,11 @@ def _check_range(what: str, number: int, count: int, record: StreamRecord) -> No
         raise ApiError(404, f"{what} {number} is not stored, {valid}", hint)
 
 
-def _check_decoded(group: Group, frame: int) -> None:
+def _check_decoded(group: Group, frame: int, context: Context) -> None:
     if group.kind is Kind.SNAPSHOT and not group.readable:
+        if context.decode is None:
+            hint = "Start it with a model other than none; GET the snapshot for what is there"
+            raise ApiError(409, f"frame {frame} is not decoded, and this decoder does not reconstruct", hint)
         hint = "Ask again after the seconds in Retry-After"
         raise ApiError(409, f"frame {frame} is not decoded yet", hint, {"Retry-After": str(RETRY_AFTER_S)})
 
