@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,9 +115,10 @@ def _stop_on_signals(stop: threading.Event) -> None:
     """The first interrupt ends the stream cleanly, the second one ends the process."""
 
     def handle(number: int, frame: object) -> None:
-        stop.set()
-        print("framefold-encoder: sending what was read; interrupt again to end at once", file=sys.stderr)
         signal.signal(number, signal.SIG_DFL)
+        stop.set()
+        with suppress(OSError):  # past sys.stderr: the interrupt may have come in the midst of a line that is printed there
+            os.write(2, b"framefold-encoder: sending what was read; interrupt again to end at once\n")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

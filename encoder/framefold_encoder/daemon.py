@@ -117,7 +117,7 @@ class Encoder:
         with ExitStack() as stack:
             old = [(each, stack.enter_context(self._uplink(each.stream, each))) for each in left]
             for each, uplink in old:
-                uplink.finish(each.tally.frames, 0)
+                uplink.end(each.tally.frames)
             try:
                 self._durable = journal
                 ring = self._stream_through(journal, stop, progress)
@@ -159,7 +159,8 @@ class Encoder:
         cpu_s, frames_before = time.process_time(), self.summary.frames
         with self._uplink(self._stream, journal) as uplink:
             count = partial(self._next_ratio, uplink)
-            ring = FrameRing(self._source, self._settings.ratio.largest, stop, count, self._groups.frames)
+            largest = self._settings.ratio.largest
+            ring = FrameRing(self._source, largest, stop, count, self._groups.frames, uplink.check)
             self.summary.complete = self._stream_all(ring, uplink, stop, progress)
             self._update(uplink)
         self._judge_wire_ratio()

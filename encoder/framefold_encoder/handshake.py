@@ -1,4 +1,4 @@
-"""The encoder's side of the handshake: its keys on the socket, and what to say and do when the decoder does not let it in.
+"""The encoder's connection: its keys on the socket, and what to say and do when the decoder does not let it in.
 
 The transport says nothing of a refusal but to its socket's monitor, and after some it does not try again: this does both.
 """
@@ -6,12 +6,15 @@ The transport says nothing of a refusal but to its socket's monitor, and after s
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from framefold_protocol.errors import SettingsError
 from framefold_protocol.keys import LinkKeys
 
 _log = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 
 class Handshake:
-    """Watches one DEALER socket's connection to one endpoint. Make it before the socket connects."""
+    """Makes and watches one DEALER socket's connection to one endpoint."""
 
     def __init__(self, dealer: zmq.Socket[bytes], endpoint: str, keys: LinkKeys | None) -> None:
         self._dealer = dealer
@@ -33,25 +36,44 @@ class Handshake:
         self._failures = 0
         self._told = set[str]()
         self._connect_at: float | None = None
-        self._monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | _REFUSED)
+        self.succeeded = False
+        """Of the newest connection. Send nothing before: for a short while it might still go out on the one before."""
+        self.events = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | _REFUSED)
+        """Readable when `mind` has something to look at."""
         if keys:
             dealer.setsockopt(zmq.CURVE_SERVERKEY, keys.decoder.encode())
             dealer.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public.encode())
             dealer.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret.encode())
 
+    def connect(self) -> None:
+        """Connect; when that was done before, give that connection up, with what was not sent on it yet, for another one.
+
+        Raises `SettingsError` when the endpoint is none.
+        """
+        self._look()  # at what the connection before had to say
+        self.succeeded, self._connect_at = False, None
+        with suppress(zmq.ZMQError):  # there is none, or it had gone by itself
+            self._dealer.disconnect(self._endpoint)
+        self._dealer.setsockopt(zmq.IPV6, needs_ipv6(self._endpoint))
+        try:
+            self._dealer.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            message = f"to is {self._endpoint!r}, expected the address of a decoder"
+            raise SettingsError(message, hint="For example tcp://127.0.0.1:5571") from error
+
     def mind(self) -> None:
         """Look at what has happened; never waits. To be called often."""
-        while self._monitor.poll(0):
-            self._heed(parse_monitor_message(self._monitor.recv_multipart())["event"])
+        self._look()
         if self._connect_at is not None and time.monotonic() >= self._connect_at:
-            self._connect_at = None
-            with suppress(zmq.ZMQError):  # it had gone by itself
-                self._dealer.disconnect(self._endpoint)
-            self._dealer.connect(self._endpoint)
+            self.connect()
+
+    def _look(self) -> None:
+        while self.events.poll(0):
+            self._heed(parse_monitor_message(self.events.recv_multipart())["event"])
 
     def _heed(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._failures, self._connect_at = 0, None
+            self.succeeded, self._failures, self._connect_at = True, 0, None
             self._told.clear()
             return
         self._failures += 1
@@ -67,3 +89,16 @@ class Handshake:
         if self._keys:
             return "does not have the key in decoder_key, or has none, or is no decoder"
         return "asks for keys, or is no decoder: make some with framefold-encoder keygen, and set key and decoder_key"
+
+
+def needs_ipv6(endpoint: str) -> bool:
+    """Whether its host has no IPv4 address, as far as is known.
+
+    With IPv6 the transport tries the first address of a name only: of localhost that may be ::1, where no decoder listens that
+    was told 127.0.0.1.
+    """
+    try:
+        found = socket.getaddrinfo(urlsplit(endpoint).hostname, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # not known, or no name
+        return True  # asked again with the next connection
+    return all(family != socket.AF_INET for family, *_ in found)

@@ -23,6 +23,9 @@ GROUPS = 2
 LIVE_GROUPS = 3
 """One is folded, the newest whole one waits, one is filled."""
 
+_PATIENCE_S = 0.2
+"""How often somebody who waits for a group asks whether it is still wanted."""
+
 Frames = npt.NDArray[np.unsignedinteger]
 
 
@@ -46,7 +49,8 @@ class FrameRing:
     """Groups of a source's frames, in order, until it ends or `stop` is set. A context manager; iterate once.
 
     `largest` bounds the frames of a group; `count`, called by the reader before each group, says how many it gets. `position`
-    is the source's: the number of its next frame.
+    is the source's: the number of its next frame. `still_wanted`, called every now and then while a group is waited for, raises
+    when it is waited for in vain. A source cannot be left while it reads: one that waits for a trigger there is waited for.
     """
 
     def __init__(
@@ -56,17 +60,19 @@ class FrameRing:
         stop: threading.Event,
         count: Callable[[], int] | None = None,
         position: int = 0,
+        still_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._count = count or (lambda: largest)
         self._stop = stop
+        self._still_wanted = still_wanted
         self._position = position
         self._error: Exception | None = None
         self._changed = threading.Condition()  # guards what follows
         groups = LIVE_GROUPS if source.info.live else GROUPS
         self._free = [self._buffer(0 if isinstance(source, LendingSource) else largest) for _ in range(groups)]
         self._full: deque[Group] = deque()
-        self._ended = self._closing = False
+        self._ended = self._closing = self._whole = False
         self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,7 +88,8 @@ class FrameRing:
     def __iter__(self) -> Iterator[Group]:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._full or self._ended)
+                while not self._changed.wait_for(lambda: self._full or self._ended, _PATIENCE_S):
+                    self._still_wanted()
                 if not self._full:
                     return
                 group = self._full.popleft()
@@ -100,7 +107,7 @@ class FrameRing:
     @property
     def whole(self) -> bool:
         """Whether the source was read to its end; only once its groups have ended."""
-        return self._error is None and not self._stop.is_set()
+        return self._whole
 
     def check(self) -> None:
         """Raise what ended the source before its end; the groups hold every frame before that."""
@@ -120,6 +127,8 @@ class FrameRing:
                     self._full.append(group)
                     self._changed.notify_all()
         with self._changed:
+            # An interrupt that comes later, while the decoder is waited for, leaves the source as whole as it was.
+            self._whole = not (complete or self._error or self._stop.is_set() or self._closing)
             self._ended = True
             self._changed.notify_all()
 
@@ -138,7 +147,7 @@ class FrameRing:
             if isinstance(self._source, LendingSource):
                 frames, arrived_ns = self._source.lend(count), time.time_ns()
             else:
-                while len(frames) < count and not self._stop.is_set():
+                while len(frames) < count and not (self._stop.is_set() or self._closing):
                     found = self._source.read_into(buffer[len(frames) : count])
                     arrived_ns = arrived_ns or time.time_ns()
                     if found == 0:

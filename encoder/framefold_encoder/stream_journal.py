@@ -5,6 +5,8 @@
     FOLDER/STREAM.tally     what the messages up to a position hold; a crc32 and JSON in one line
     FOLDER/stored           recipe and summary of the last source that was stored whole
 
+Nothing else in the folder is touched: a stream's folder is known by its name, the stream's id, and by what is in it.
+
 A *recipe* says what a stream is made of: source, settings, description. Only an encoder with the same recipe goes on with a
 stream. A source that gives the same frames again goes on where the journal ends. A live one cannot: what it delivered meanwhile
 is lost and nobody knows how much, so its old stream ends where its journal ends, and a new one begins.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -26,12 +28,14 @@ import msgpack
 from framefold_protocol import wire
 from framefold_protocol.checksum import crc32
 from framefold_protocol.disk_journal import DiskJournal, JournalInUse
-from framefold_protocol.durable import disk_errors, lock_folder, make_folder, write_durably
+from framefold_protocol.durable import PARTIAL, disk_errors, lock_folder, make_folder, write_durably
 from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.messages import Hello, StreamMetadata
+from framefold_protocol.segments import segment_paths
 from framefold_protocol.wire import Parts
 
 Recipe = Mapping[str, str]
+_STREAM_ID = re.compile("[0-9a-f]{32}")
 _UNKNOWN = "Restore it from a backup, or move it away and stream the source anew"
 
 
@@ -212,20 +216,22 @@ class JournalFolder:
             note = json.loads((self._folder / "stored").read_bytes())
         except (OSError, ValueError):
             return None
-        if note["recipe"] != dict(self._recipe):
+        if not isinstance(note, dict) or note.get("recipe") != dict(self._recipe):
             return None
-        self._remove(self._folder / note["summary"]["stream_id"])
         summary: dict[str, Any] = note["summary"]
+        if _STREAM_ID.fullmatch(summary["stream_id"]):
+            _remove(self._folder / summary["stream_id"])
         return summary
 
     def left(self) -> list[StreamJournal]:
         """The journals of streams that are not stored yet. Raises `StoreError` when they are not of this recipe."""
         with disk_errors(f"reading journal folder {self._folder}"):
-            folders = sorted(path for path in self._folder.iterdir() if path.is_dir())
-            for folder in folders:
-                if not DiskJournal.exists(folder):  # it was being made, or deleted
-                    self._remove(folder)
-        found = [self._reopen(folder) for folder in folders if folder.exists()]
+            folders = sorted(path for path in self._folder.iterdir() if _STREAM_ID.fullmatch(path.name) and path.is_dir())
+            journals = [folder for folder in folders if DiskJournal.exists(folder)]
+        for folder in folders:
+            if folder not in journals:  # it was being made, or deleted
+                _remove(folder)
+        found = [self._reopen(folder) for folder in journals]
         for journal in found:
             self._check(journal)
         return found
@@ -256,10 +262,16 @@ class JournalFolder:
                 hint = "Run the encoder as before until that is stored, or choose another folder with --journal"
                 raise StoreError(f"journal folder {self._folder} holds a stream not stored yet, {found}", hint=hint)
 
-    def _remove(self, journal: Path) -> None:
-        shutil.rmtree(journal, ignore_errors=True)
-        with suppress(OSError):
-            journal.with_name(f"{journal.name}.tally").unlink()
+
+def _remove(journal: Path) -> None:
+    """Delete a journal that is not needed, whole or not, and its tally; a folder with anything else in it stays as it is."""
+    with suppress(OSError):
+        files = [*journal.glob(f"*{PARTIAL}"), *segment_paths(journal), journal / "lock"]
+        if set(journal.iterdir()) <= set(files):
+            for path in files:
+                path.unlink(missing_ok=True)
+            journal.rmdir()
+            journal.with_name(f"{journal.name}.tally").unlink(missing_ok=True)
 
 
 def _unpack_metadata(disk: DiskJournal) -> tuple[StreamMetadata, dict[str, str]]:

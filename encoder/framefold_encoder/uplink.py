@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+import msgpack
 import zmq
 
 from framefold_encoder.handshake import Handshake
@@ -29,6 +30,15 @@ from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
 _TICK_MS = 100
+
+
+_KEEPALIVE = (
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 30),
+    (zmq.TCP_KEEPALIVE_INTVL, 10),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
+)
+"""Of a dead connection the system tells after a minute, even while there is nothing to send; firewalls remember a live one."""
 
 
 @dataclass
@@ -59,9 +69,11 @@ class Uplink:
         self._hello_due = True
         self._hello_not_before = 0.0
         self._last_heard = self._last_asked = time.monotonic()
+        self._silences = 0  # since something was heard
         self._away = False
         self._failure: FramefoldError | None = None
         self._finished = threading.Event()
+        self._finished_at = 0
         self._closing = threading.Event()
         self._changed = threading.Condition()  # told when there is room in the journal, or none needed
         self._syncer = Syncer(journal, self._synced, self._syncer_failed)
@@ -70,13 +82,15 @@ class Uplink:
         self._bell_lock = threading.Lock()
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.IMMEDIATE, 1)  # nothing queues for a decoder that is not there
-        self._dealer.setsockopt(zmq.IPV6, 1)
         self._dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        self._dealer.setsockopt(zmq.LINGER, 0)  # what waits on a connection that is given up goes with it
+        for option, value in _KEEPALIVE:
+            self._dealer.setsockopt(option, value)
         self._handshake = Handshake(self._dealer, endpoint, keys)
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def __enter__(self) -> Uplink:
-        self._dealer.connect(self._endpoint)
+        self._handshake.connect()
         self._syncer.__enter__()
         self._thread.start()
         return self
@@ -106,10 +120,10 @@ class Uplink:
             room = self._changed.wait_for(
                 lambda: not self._journal.full or self._failure is not None or self.finished, timeout_s
             )
-            self._check()
+            self.check()
         if self.finished:
-            hint = "An interrupt had ended it. Run the encoder again to stream the source as a new stream"
-            raise StreamClosed(f"stream {self._session.stream.stream_id} is stored and closed; the source goes on", hint=hint)
+            self._check_whole()
+            raise self._closed(parts)
         if room:
             self._journal.append(parts)
             if self._journal.synced < self._journal.end:
@@ -118,15 +132,40 @@ class Uplink:
         return room
 
     def finish(self, frames: int, timeout_s: float) -> bool:
-        """End the stream, which has this many frames; True once the decoder has stored all of it, False after the timeout."""
+        """End the stream, which has this many frames; True once the decoder has stored all of it, False after the timeout.
+
+        Raises what ended the link, and `StreamClosed` when an earlier run had ended the stream before the last message.
+        """
         deadline = time.monotonic() + timeout_s
-        self._frames_at_end = frames
-        self._ring()
+        self.end(frames)
         while not self._finished.wait(_TICK_MS / 1000):
-            self._check()
+            self.check()
             if time.monotonic() > deadline:
                 return False
+        self._check_whole()
         return True
+
+    def end(self, frames: int) -> None:
+        """The stream has this many frames: the decoder is told when it has them all. Never waits; `finish` does."""
+        self._frames_at_end = frames
+        self._ring()
+
+    def check(self) -> None:
+        """Raise what ended the link, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _check_whole(self) -> None:
+        """Of a stream that is stored: a message may have been put before the decoder said that it had been ended earlier."""
+        if self._finished_at < self._journal.end:
+            raise self._closed(self._journal.read(self._finished_at))
+
+    def _closed(self, missing: Parts) -> StreamClosed:
+        """`missing` is the first message that is not stored."""
+        frames = msgpack.unpackb(missing[0])["first_frame"]
+        stored = f"stream {self._session.stream.stream_id} is closed: its first {frames} frames are stored, those after are not"
+        hint = "An interrupt had ended it. Run the encoder again to stream the whole source as a new stream"
+        return StreamClosed(stored, hint=hint)
 
     def _bell_pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """Two ends of a wire: a message on it wakes the thread from its poll."""
@@ -149,10 +188,6 @@ class Uplink:
         with self._bell_lock, suppress(zmq.Again):  # it has been rung already
             self._bell.send(b"", zmq.NOBLOCK)
 
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
     def _run(self) -> None:
         try:
             while not self._closing.is_set() and not self._finished.is_set():
@@ -170,8 +205,10 @@ class Uplink:
 
     def _turn(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if self._has_to_send() else 0))
+        sends = self._handshake.succeeded and self._has_to_send()
+        poller.register(self._dealer, zmq.POLLIN | (zmq.POLLOUT if sends else 0))
         poller.register(self._woken, zmq.POLLIN)
+        poller.register(self._handshake.events, zmq.POLLIN)
         ready = dict(poller.poll(_TICK_MS))
         if self._woken in ready:
             self._woken.recv()
@@ -216,9 +253,12 @@ class Uplink:
             _log.warning("the decoder at %s does not answer; trying until it does", self._endpoint)
         self._last_asked = self._hello_not_before = time.monotonic()
         self._hello_due = True
+        self._silences += 1
+        if self._silences > 1:  # a firewall may have forgotten the connection, and nobody tells
+            self._handshake.connect()
 
     def _hear(self, parts: Parts) -> None:
-        self._last_heard = time.monotonic()
+        self._last_heard, self._silences = time.monotonic(), 0
         match self._receive(parts):
             case Welcomed(position):
                 self._hello_due = False
@@ -227,7 +267,8 @@ class Uplink:
                 self._forget_before(position)
             case Acknowledged(position):
                 self._forget_before(position)
-            case Finished():
+            case Finished(position):
+                self._finished_at = position
                 self._finished.set()
                 with self._changed:
                     self._changed.notify_all()

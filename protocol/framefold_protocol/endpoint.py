@@ -18,7 +18,8 @@ def check_endpoint(endpoint: str, setting: str, *, keys: bool = False) -> str:
         port = parts.port
     except ValueError:
         port, parts = None, urlsplit("")
-    if parts.scheme != "tcp" or not parts.hostname or not port or parts.path:
+    # Put together again it is the same: in lower case, without a path, a query, a fragment or blanks.
+    if endpoint != f"tcp://{parts.netloc}" or "@" in parts.netloc or not parts.hostname or not port:
         raise SettingsError(f"{setting} is {endpoint!r}, expected tcp://HOST:PORT", hint="For example tcp://127.0.0.1:5571")
     if not keys and not is_loopback(parts.hostname):
         hint = f"Make keys with keygen and set them, or go through a tunnel (ssh -L {port}:127.0.0.1:{port} SERVER)"

@@ -95,6 +95,34 @@ def test_an_interrupt_ends_the_groups():
     assert 50 <= seen <= 50 + 5 * GROUPS
 
 
+@pytest.mark.parametrize(
+    ("source", "stop_after", "whole"),
+    [(Writing(12), None, True), (Lending(10), None, True), (Writing(40), 5, False), (Writing(12, broken=11), None, False)],
+)
+def test_a_source_is_whole_when_it_ended_by_itself(source, stop_after, whole):
+    stop = threading.Event()
+    with FrameRing(source, 5, stop) as ring:
+        for group in ring:
+            if group.first_frame == stop_after:
+                stop.set()
+        stop.set()  # later it makes no difference
+        assert ring.whole == whole
+
+
+def test_who_waits_for_a_group_in_vain_is_told_and_the_group_is_not_read_on():
+    source = Paced(10**6, step=1)
+
+    def refused():
+        raise InputError("refused")
+
+    with FrameRing(source, 5, threading.Event(), still_wanted=refused) as ring:
+        source.deliver(2)
+        threading.Timer(1, source.steps.release, [100]).start()
+        with pytest.raises(InputError, match="refused"):
+            next(iter(ring))
+    assert source.position == 3
+
+
 def test_leaving_early_ends_the_reader():
     with FrameRing(Writing(10**9), 5, threading.Event()) as ring:
         next(iter(ring))
@@ -111,8 +139,8 @@ def test_each_group_has_as_many_frames_as_are_asked_for():
 class Paced(Writing):
     """Waits before each group until it is told to go on; `waits` is set meanwhile."""
 
-    def __init__(self, count):
-        super().__init__(count, step=5, live=True)
+    def __init__(self, count, step=5):
+        super().__init__(count, step, live=True)
         self.steps, self.waits = threading.Semaphore(0), threading.Event()
 
     def read_into(self, out):

@@ -5,6 +5,7 @@ import os
 import threading
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from framefold_encoder.stream_journal import Tally
 from framefold_encoder.uplink import StreamClosed
 from framefold_protocol import wire
 from framefold_protocol.disk_journal import DiskJournal, JournalInUse
-from framefold_protocol.errors import InputError, StoreError
+from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Gap, RawFrames, Snapshot
 from framefold_protocol.session import DecoderSession, Duplicate, Ended, Opened, Received
 
@@ -31,10 +32,13 @@ class Streams:
     def __init__(self):
         self.stored = defaultdict(list)
         self.done = set()
+        self.refused = set()
 
     def answer(self, session, parts):
         event = session.receive(parts)
         stream_id = session.stream.stream_id
+        if stream_id in self.refused:
+            return session.refuse(RemoteProtocolError("the stream is another key's", code="other-key"))
         stored = self.stored[stream_id]
         match event:
             case Opened() if stream_id in self.done:
@@ -224,11 +228,6 @@ def test_a_full_journal_makes_a_live_source_lose_whole_groups_on_record(tmp_path
 
 
 def test_what_an_earlier_run_of_a_camera_left_ends_there_and_a_new_stream_begins(tmp_path, silent):
-    class Live(Recording):
-        def __init__(self, **options):
-            super().__init__(**options)
-            self.info = Camera(FRAMES, 0, silent, COUNT).info
-
     silent.set()
     stop = threading.Event()
     with decoder(silent=silent) as (endpoint, streams):
@@ -242,6 +241,28 @@ def test_what_an_earlier_run_of_a_camera_left_ends_there_and_a_new_stream_begins
     assert [data.first_frame for data in streams.stored[first.stream_id]] == [0, RATIO]
     assert sum(data.frames for data in streams.stored[second.stream_id]) == COUNT
     assert not [path for path in (tmp_path / "journal").iterdir() if path.is_dir()]
+
+
+class Live(Recording):
+    """A camera that delivers a recording once."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.info = replace(self.info, live=True)
+
+
+def test_what_an_earlier_run_of_a_camera_left_keeps_no_new_stream_from_beginning(tmp_path, silent, caplog):
+    silent.set()
+    stop = threading.Event()
+    with decoder(silent=silent) as (endpoint, streams):
+        first = run(Live(stop=stop, stop_after=2 * RATIO), settings(endpoint, tmp_path), stop)
+    with decoder() as (endpoint, streams):
+        streams.refused.add(first.stream_id)
+        second = run(Live(), settings(endpoint, tmp_path))
+    assert second.complete
+    assert sum(data.frames for data in streams.stored[second.stream_id]) == COUNT
+    assert f"stream {first.stream_id}, left in the journal by an earlier run, stays there" in caplog.text
+    assert (tmp_path / "journal" / first.stream_id).is_dir()
 
 
 def test_a_disk_without_room_is_waited_for(tmp_path, monkeypatch, caplog):
@@ -269,18 +290,61 @@ def test_a_disk_without_room_is_waited_for(tmp_path, monkeypatch, caplog):
     assert "the journal goes on" in caplog.text
 
 
-def test_a_stream_an_interrupt_had_ended_gets_no_more_frames(tmp_path, monkeypatch):
+@pytest.mark.parametrize("heard_late", [False, True])
+def test_a_stream_an_interrupt_had_ended_gets_no_more_frames(tmp_path, monkeypatch, silent, heard_late):
     stop = threading.Event()
-    with decoder() as (endpoint, streams):
+    with decoder(silent=silent) as (endpoint, streams):
         monkeypatch.setattr(DiskJournal, "delete", lambda self: self.close())
         patient = settings(endpoint, tmp_path).model_copy(update={"linger_s": 20})
         assert run(Recording(stop=stop, stop_after=2 * RATIO), patient, stop).complete
         monkeypatch.undo()
-        with pytest.raises(StreamClosed, match="stored and closed"):
+        if heard_late:  # when everything is in the journal
+            silent.set()
+            threading.Timer(1, silent.clear).start()
+        with pytest.raises(StreamClosed, match=f"its first {2 * RATIO} frames are stored, those after are not"):
             run(Recording(), settings(endpoint, tmp_path))
         assert len(only(streams)) == 2
         again = run(Recording(), settings(endpoint, tmp_path))
         assert len(streams.stored[again.stream_id]) == 11
+
+
+def test_a_recording_read_to_its_end_before_an_interrupt_is_not_streamed_again(tmp_path, silent):
+    silent.set()
+    stop = threading.Event()
+    with decoder(silent=silent) as (endpoint, streams):
+        patient = settings(endpoint, tmp_path).model_copy(update={"linger_s": 20})
+        threading.Timer(1, stop.set).start()
+        threading.Timer(1.5, silent.clear).start()
+        assert run(Recording(), patient, stop).complete
+        assert run(Recording(), patient).complete
+    assert len(only(streams)) == 11
+
+
+def test_what_is_no_journal_stays_in_the_folder(tmp_path):
+    journal = tmp_path / "journal"
+    theirs = ["thesis/chapter1/text.tex", "empty.lock/lock", "raw.zarr/zarr.json", "raw.zarr.tally", f"{'a' * 32}/notes.txt"]
+    unfinished = [f"{'b' * 32}/lock", f"{'b' * 32}/{0:020}.journal.partial", f"{'b' * 32}.tally"]
+    for name in theirs + unfinished:
+        (journal / name).parent.mkdir(parents=True, exist_ok=True)
+        (journal / name).write_text("years of work")
+    (journal / ("c" * 32)).mkdir()
+    with decoder() as (endpoint, _):
+        assert run(Recording(), settings(endpoint, tmp_path)).complete
+        assert run(Recording(), settings(endpoint, tmp_path)).complete  # it is stored already
+    left = {str(path.relative_to(journal)) for path in journal.rglob("*") if path.is_file()}
+    assert left == {*theirs, "lock", "stored"}
+    assert not (journal / ("b" * 32)).exists()
+    assert not (journal / ("c" * 32)).exists()
+
+
+def test_a_journal_whose_stream_was_noted_as_stored_is_deleted(tmp_path, monkeypatch):
+    with decoder() as (endpoint, _):
+        monkeypatch.setattr(DiskJournal, "delete", lambda self: self.close())
+        first = run(Recording(), settings(endpoint, tmp_path))
+        monkeypatch.undo()
+        assert (tmp_path / "journal" / first.stream_id).is_dir()
+        assert run(Recording(), settings(endpoint, tmp_path)) == first
+    assert sorted(path.name for path in (tmp_path / "journal").iterdir()) == ["lock", "stored"]
 
 
 def test_a_source_that_fails_ends_its_stream_and_leaves_no_journal(tmp_path):

@@ -145,7 +145,22 @@ def test_other_addresses_need_keys(endpoint):
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["decoder", "udp://127.0.0.1:1", "tcp://127.0.0.1", "tcp://:5571", "tcp://h:99999", "tcp://h:1/x"]
+    "endpoint",
+    [
+        "",
+        "decoder",
+        "udp://127.0.0.1:1",
+        "TCP://127.0.0.1:1",
+        "tcp://127.0.0.1",
+        "tcp://:5571",
+        "tcp://h:99999",
+        "tcp://h:1/x",
+        "tcp://h:1?",
+        "tcp://h:1?x=1",
+        "tcp://h:1#x",
+        "tcp://user@h:1",
+        "tcp://h:1 ",
+    ],
 )
 def test_what_is_no_address_is_told_with_an_example(endpoint):
     with pytest.raises(SettingsError, match="tcp://HOST:PORT"):

@@ -3,7 +3,9 @@
 import socket
 import threading
 import time
-from contextlib import closing
+from collections import defaultdict
+from contextlib import closing, suppress
+from dataclasses import replace
 
 import numpy as np
 import zmq
@@ -18,7 +20,7 @@ from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.keys import KeyPair, LinkKeys
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot, StreamMetadata
-from framefold_protocol.session import DecoderSession
+from framefold_protocol.session import DecoderSession, Ended, Opened, Received
 from processes import free_port
 
 SHAPE, SPEC = (20, 30), MaskSpec(ratio=4, period=16)
@@ -61,6 +63,113 @@ def test_a_decoder_that_is_gone_between_poll_and_send_keeps_nobody_waiting():
     encoder.start()
     encoder.join(30)
     assert not encoder.is_alive()
+
+
+def test_a_connection_that_stays_silent_is_replaced_and_not_more_often_than_that():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        with Uplink(STREAM, endpoint, MemoryJournal(10**6), silence_s=0.5):
+            accepted, connections = [], []
+            for _ in range(3):
+                connections.append(listener.accept()[0])
+                accepted.append(time.monotonic())
+        for connection in connections:
+            connection.close()
+    assert accepted[1] - accepted[0] > 0.7  # the first silence is followed by a second
+    assert accepted[2] - accepted[1] > 0.4
+
+
+class Way:
+    """To a port through a firewall, which may forget a connection: what comes on it then goes nowhere, and nobody is told."""
+
+    def __init__(self, port):
+        self.port = port
+        self.forgotten, self.sockets, self.closing = [], [], threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while not self.closing.is_set():
+            with suppress(OSError):
+                near, far = self.listener.accept()[0], socket.create_connection(("127.0.0.1", self.port))
+                self.sockets += near, far
+                self.forgotten.append(threading.Event())
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self.forward, args=(*ends, self.forgotten[-1]), daemon=True).start()
+
+    def forward(self, near, far, forgotten):
+        with suppress(OSError):
+            while data := near.recv(2**16):
+                if forgotten.is_set():
+                    self.closing.wait()
+                far.sendall(data)
+
+    def close(self):
+        self.closing.set()
+        for end in (self.listener, *self.sockets):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def serve(router, stored):
+    """A decoder that stores in a list, until the stream ends."""
+    sessions = defaultdict(DecoderSession)
+    while True:
+        identity, *parts = router.recv_multipart()
+        session = sessions[identity]
+        match session.receive(parts):
+            case Opened():
+                answer = session.welcome(len(stored), 4 * len(stored), 30)
+            case Received(data):
+                stored.append(data)
+                answer = session.acknowledge(len(stored), 30)
+            case Ended():
+                router.send_multipart([identity, *session.done(len(stored))])
+                return
+        router.send_multipart([identity, *answer])
+
+
+def test_a_connection_a_firewall_forgets_with_much_on_its_way_is_replaced_once():
+    stored, much = [], bytes(4_000_000)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        decoder = threading.Thread(target=serve, args=(router, stored), daemon=True)
+        with (
+            closing(Way(router.bind_to_random_port("tcp://127.0.0.1"))) as way,
+            Uplink(STREAM, way.endpoint, MemoryJournal(10**9), silence_s=2) as uplink,
+        ):
+            decoder.start()
+            assert uplink.put(wire.encode(SNAPSHOT), 10)
+            eventually(lambda: stored)
+            way.forgotten[0].set()
+            for k in range(1, 20):
+                assert uplink.put(wire.encode(replace(SNAPSHOT, position=k, first_frame=4 * k, payload=much)), 10)
+            assert uplink.finish(80, 30)
+            decoder.join()
+            assert len(way.forgotten) == 2
+    assert [data.position for data in stored] == list(range(20))
+
+
+def test_a_slow_decoder_that_is_alive_keeps_its_connection():
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        endpoint = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        session, peers, hellos = DecoderSession(), set(), 0
+        with Uplink(STREAM, endpoint, MemoryJournal(10**6), silence_s=0.3) as uplink:
+            assert uplink.put(wire.encode(SNAPSHOT), 10)
+            deadline = time.monotonic() + 3
+            while time.monotonic() < deadline:
+                if not router.poll(100):
+                    continue
+                identity, *parts = router.recv_multipart()
+                peers.add(identity)
+                if isinstance(session.receive(parts), Opened):
+                    hellos += 1
+                    time.sleep(0.4)  # longer than the encoder has patience
+                    router.send_multipart([identity, *session.welcome(0, 0, 8)])
+        assert hellos > 2
+        assert len(peers) == 1
 
 
 def new_keys() -> KeyPair:
