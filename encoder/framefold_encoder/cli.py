@@ -1,7 +1,8 @@
 """`framefold-encoder`: the command line. Progress and errors go to stderr, the result to stdout, last line one JSON document.
 
-Exit status: 0 when every frame is stored at the decoder, 2 when source, settings or decoder refuse, 130 after an interrupt;
-the JSON document's `complete` then says whether every frame that was read is stored.
+Exit status: 0 when every frame is stored at the decoder, 1 when frames of a camera were lost and the rest is, 2 when source,
+settings or decoder refuse, 130 after an interrupt; the JSON document's `complete` then says whether every frame that was read
+is stored.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def _run(uri: str, settings: EncoderSettings) -> int:
         finally:
             progress.close()
     _print_summary(summary, settings)
-    return 130 if stop.is_set() else 0  # without an interrupt it waits until every frame is stored
+    if stop.is_set():
+        return 130
+    return 1 if summary.gaps else 0  # without an interrupt it waits until every other frame is stored
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -149,8 +152,15 @@ def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
     print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")
-    print(f"stored      {'every frame' if summary.complete else 'NOT every frame: the decoder had not confirmed all of them'}")
+    print(f"stored      {_stored(summary, settings)}")
     print(json.dumps(vars(summary)))
+
+
+def _stored(summary: Summary, settings: EncoderSettings) -> str:
+    if summary.complete:
+        return f"every frame but the {summary.gaps} lost ones, which are on record" if summary.gaps else "every frame"
+    kept = f"the rest is in {settings.journal}, for the next run" if settings.journal else "the rest is gone with this process"
+    return f"NOT every frame: the decoder had not confirmed all of them; {kept}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -76,6 +76,7 @@ class Encoder:
         self._borne = 0
         """Frames that the scene bears, where there is a wire ratio; 0: no more than it asks for."""
         self._sent_before = 0
+        self._full = False
         self._durable: StreamJournal | None = None
         self.summary = Summary(self._stream.stream_id)
 
@@ -213,7 +214,20 @@ class Encoder:
         _log.warning("wire ratio %.1f, not %g: %s", summary.wire_ratio, wanted, why)
 
     def _hand_over(self, messages: Iterable[Parts], uplink: Uplink, stop: threading.Event) -> bool:
-        return all(self._attempt(partial(uplink.put, parts), stop) for parts in messages)
+        return all(self._attempt(partial(self._put, uplink, parts), stop) for parts in messages)
+
+    def _put(self, uplink: Uplink, parts: Parts, timeout_s: float) -> bool:
+        """As the uplink's; says when there is no room any more, and when there is again."""
+        room = uplink.put(parts, timeout_s)
+        if room is self._full:
+            self._full = not room
+            where = "journal" if self._settings.journal else "memory"
+            costs = "frames are lost" if self._source.info.live else "the source waits"
+            if self._full:
+                _log.warning("the %s is full: %s until the decoder takes some", where, costs)
+            else:
+                _log.info("the %s has room again", where)
+        return room
 
     def _attempt(self, action: Callable[[float], bool], stop: threading.Event) -> bool:
         """Try until it succeeds; after an interrupt only for `linger_s` more."""

@@ -130,6 +130,22 @@ def test_an_encoder_interrupted_while_the_decoder_is_away_says_what_is_missing(t
     assert "NOT every frame" in finished.stdout
 
 
+def test_a_camera_whose_frames_are_lost_says_so_at_once_and_in_the_end(tmp_path):
+    (tmp_path / "encoder.toml").write_text("memory_mb = 1\nsilence_s = 0.5\n")
+    decoder = Decoder(tmp_path / "data", ("--model", "none"))
+    camera = "sim:?shape=256x256&frames=1600&rate=200&live=1"
+    encoder = decoder.start_encoder(camera, "--config", tmp_path / "encoder.toml")
+    heard_to_say(encoder, "the memory is full: frames are lost until the decoder takes some")
+    with decoder:
+        finished = finish(encoder)
+        stream = decoder.wait_until(lambda stream: stream["state"] == "complete", "complete")
+    lost = finished.json["gaps"]
+    assert (finished.status, finished.json["complete"]) == (1, True)
+    assert "the memory has room again" in finished.stderr
+    assert f"every frame but the {lost} lost ones" in finished.stdout
+    assert sum(gap["frames"] for gap in stream["gaps"]) == lost > 0
+
+
 def test_two_streams_at_once(tmp_path):
     with Decoder(tmp_path / "data", ("--model", "none")) as decoder:
         encoders = [decoder.start_encoder(f"sim:?shape=64x64&frames=200&seed={seed}&rate=400") for seed in (1, 2)]
