@@ -29,6 +29,8 @@ from framefold_simulator.movie import Movie, MovieSpec
 RATIO = 20
 RATE = 100
 MEASURED_GROUPS = 8
+OUTPUT = ("decoder.log", "encoder.log", "sheet.png")
+"""Files it leaves, beside the decoder's `data`."""
 SHEET_TIMES = 4
 CROP = 256
 Pixels = npt.NDArray[np.floating]
@@ -37,8 +39,9 @@ Pixels = npt.NDArray[np.floating]
 def main() -> int:
     """Run the demo; returns its exit status."""
     options = _options()
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
+    if not _emptied(options.out):
+        print(f"demo: {options.out} holds other things than a demo's; name a new folder with --out", file=sys.stderr)
+        return 2
     size = options.size
     movie = Movie(MovieSpec(shape=(size, size), dose=options.dose, seed=options.seed))
     uri = f"sim:?shape={size}x{size}&frames={options.frames}&dose={options.dose:g}&seed={options.seed}&rate={RATE}"
@@ -72,8 +75,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="height and width of the frames in pixels (default 512)")
     parser.add_argument("--dose", type=float, default=20.0, help="electrons per pixel and frame (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulated movie (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for everything; emptied first")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-output"), help="folder for everything; an earlier demo's is cleared"
+    )
     return parser.parse_args()
+
+
+def _emptied(out: Path) -> bool:
+    """Whether the folder is there and empty: made, or cleared of what an earlier demo left, of nothing else."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "decoder.log").is_file():
+        shutil.rmtree(out / "data", ignore_errors=True)
+        for path in OUTPUT:
+            (out / path).unlink(missing_ok=True)
+    return not any(out.iterdir())
 
 
 @contextmanager
@@ -228,7 +243,7 @@ def _print_card(result: dict[str, Any], options: argparse.Namespace, groups: int
     print(f"chi2        {result['chi2']} (1: the frames explain the snapshots)")
     print(f"sheet       {result['sheet']}")
     print(f"frame       {result['frame_url']}")
-    print(f"            (serve it again with: framefold-decoder serve --data {options.out / 'data'})")
+    print(f"            (serve it again with: {_program('framefold-decoder')} serve --data {options.out / 'data'})")
 
 
 if __name__ == "__main__":

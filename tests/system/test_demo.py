@@ -27,3 +27,11 @@ def test_the_demo_ends_with_its_result(tmp_path):
     with Image.open(result["sheet"]) as sheet:
         assert sheet.size == (5 * 132, 3 * 146)
     assert result["frame_url"].startswith("http://127.0.0.1:")
+
+
+def test_the_demo_clears_no_folder_that_is_not_a_demos(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    done = subprocess.run([sys.executable, str(DEMO), "--out", str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "holds other things than a demo's" in done.stderr
+    assert (tmp_path / "thesis").is_dir()

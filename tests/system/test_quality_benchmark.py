@@ -53,6 +53,7 @@ def test_every_method_has_its_row_at_no_fewer_bytes_than_framefold(document):
     assert rows["framefold adaptive"]["still_blocks"] == rows["framefold adaptive half-sigma"]["still_blocks"] == 1
     free = rows["framefold wire-ratio"]
     assert free["wire_ratio"] > ours["wire_ratio"]
+    assert rows["framefold wire-ratio auto"]["step_sigma"] == free["step_sigma"] == 1
     assert 16 < free["frames_per_snapshot"] <= 24  # nothing moves, and more frames do not cover what is scored
     assert rows["noisy frames"]["ratio"] == rows["noisy frames"]["wire_ratio"] == 1
 
@@ -72,6 +73,7 @@ def test_the_verdict_and_the_pictures_are_there(document, folder):
         "framefold adaptive",
         "framefold adaptive half-sigma",
         "framefold wire-ratio",
+        "framefold wire-ratio auto",
     ]
     assert plain["cells"] == plain["won_psnr"] + len(plain["lost"]) == 1
     assert all(one["why"] for one in plain["lost"])
