@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from framefold_decoder import unfolding
 from framefold_decoder.library import Library
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store.provenance import Provenance, Quality
@@ -149,7 +150,8 @@ def test_leaving_stores_what_was_reconstructed(library):
     assert decoded(library) == {0}
 
 
-def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(library):
+def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(library, monkeypatch):
+    monkeypatch.setattr(unfolding, "_PATIENCE_S", 1e9)
     library.put(STREAM.stream_id, [snapshot(k) for k in range(9)], 100)
     library.finish(STREAM.stream_id, 9, 36)
     for number in range(30):  # running streams, whose last snapshot waits for the next
