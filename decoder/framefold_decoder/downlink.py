@@ -18,7 +18,8 @@ from types import TracebackType
 
 import zmq
 
-from framefold_decoder.arrivals import Arrival, Arrivals
+from framefold_decoder.arrival import Arrival
+from framefold_decoder.arrivals import Arrivals
 from framefold_decoder.gatekeeper import LOOPBACK, Door, Gatekeeper, Rarely, admitted
 from framefold_decoder.library import Library
 from framefold_decoder.mask_check import MaskCheck

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_downlink import SHAPE, STREAM, Peer, snapshot
 
-from framefold_decoder import arrivals
+from framefold_decoder import arrival, arrivals
 from framefold_decoder.arrivals import hello_of
 from framefold_decoder.downlink import Downlink
 from framefold_decoder.library import Library
@@ -150,7 +150,7 @@ def test_a_journal_that_cannot_be_taken_up_at_first_is_taken_up_later(library, j
 
 
 def test_a_batch_is_bounded_by_what_its_pixels_take_not_by_their_bytes_on_the_wire(library, monkeypatch):
-    monkeypatch.setattr(arrivals, "_BATCH_BYTES", 5 * SHAPE[0] * SHAPE[1] * 2)
+    monkeypatch.setattr(arrival, "_BATCH_BYTES", 5 * SHAPE[0] * SHAPE[1] * 2)
     batches, put = [], library.put
     monkeypatch.setattr(
         library, "put", lambda stream_id, batch, size: (batches.append(len(batch)), put(stream_id, batch, size))
