@@ -91,7 +91,7 @@ class Encoder:
             return self.summary
         limits = self._settings.journal_limit_mb * 1_000_000, self._settings.memory_mb * 1_000_000
         with JournalFolder(self._settings.journal, self._recipe(), *limits) as folder:
-            if stored := folder.stored():
+            if stored := folder.stored(self._settings.to):
                 hint = f"to stream it anew, empty {self._settings.journal} or choose another folder"
                 _log.info("the source is stored already, as stream %s; %s", stored["stream_id"], hint)
                 self.summary = Summary(**stored | {"ratios": Counter({int(b): n for b, n in stored["ratios"].items()})})
@@ -127,7 +127,7 @@ class Encoder:
                 raise
             if self.summary.complete:
                 if ring.whole and not self._source.info.live:
-                    folder.note_stored(vars(self.summary))
+                    folder.note_stored(vars(self.summary), self._settings.to)
                 journal.delete()
             stored = [each for each, uplink in old if self._ended(each, uplink, stop)]
         for each in stored:

@@ -3,7 +3,7 @@
     FOLDER/lock             one encoder at a time
     FOLDER/STREAM/          the stream's segments, and whose they are: its metadata and its recipe
     FOLDER/STREAM.tally     what the messages up to a position hold; a crc32 and JSON in one line
-    FOLDER/stored           recipe and summary of the last source that was stored whole
+    FOLDER/stored           recipe and summary of the last source that was stored whole, and where
 
 Nothing else in the folder is touched: a stream's folder is known by its name, the stream's id, and by what is in it.
 
@@ -210,13 +210,13 @@ class JournalFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def stored(self) -> dict[str, Any] | None:
-        """The summary of the source when an earlier run has stored it whole; None: there is something to do."""
+    def stored(self, to: str) -> dict[str, Any] | None:
+        """The summary of the source when an earlier run has stored it whole at that decoder; None: there is something to do."""
         try:
             note = json.loads((self._folder / "stored").read_bytes())
         except (OSError, ValueError):
             return None
-        if not isinstance(note, dict) or note.get("recipe") != dict(self._recipe):
+        if not isinstance(note, dict) or note.get("recipe") != dict(self._recipe) or note.get("to", to) != to:
             return None
         summary: dict[str, Any] = note["summary"]
         if _STREAM_ID.fullmatch(summary["stream_id"]):
@@ -240,9 +240,9 @@ class JournalFolder:
         """A new stream's journal. Raises `StoreError`."""
         return self._opened(StreamJournal.create(self._folder, stream, self._recipe, *self._limits))
 
-    def note_stored(self, summary: Mapping[str, Any]) -> None:
-        """From now on this source is stored: it will not be streamed again. Raises `StoreError`."""
-        note = json.dumps({"recipe": dict(self._recipe), "summary": dict(summary)})
+    def note_stored(self, summary: Mapping[str, Any], to: str) -> None:
+        """From now on this source is stored there: it will not be streamed there again. Raises `StoreError`."""
+        note = json.dumps({"recipe": dict(self._recipe), "to": to, "summary": dict(summary)})
         with disk_errors(f"writing {self._folder / 'stored'}"):
             write_durably(self._folder / "stored", note.encode())
 

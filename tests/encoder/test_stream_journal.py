@@ -155,10 +155,19 @@ def test_a_source_that_is_stored_is_not_streamed_again_until_it_changes(tmp_path
     assert sorted(path.name for path in (tmp_path / "journal").iterdir()) == ["lock", "stored"]
 
 
+def test_a_source_that_is_stored_at_one_decoder_is_streamed_to_another(tmp_path):
+    found = []
+    for _ in range(2):
+        with decoder() as (endpoint, streams):
+            found.append(run(Recording(), settings(endpoint, tmp_path)))
+            assert len(only(streams)) == 11
+    assert found[0].stream_id != found[1].stream_id
+
+
 def test_a_run_killed_before_it_had_said_so_finds_the_stream_stored(tmp_path, monkeypatch):
     with decoder() as (endpoint, streams):
         monkeypatch.setattr(DiskJournal, "delete", lambda self: self.close())
-        monkeypatch.setattr("framefold_encoder.stream_journal.JournalFolder.note_stored", lambda self, summary: None)
+        monkeypatch.setattr("framefold_encoder.stream_journal.JournalFolder.note_stored", lambda *_: None)
         first = run(Recording(), settings(endpoint, tmp_path))
         monkeypatch.undo()
         again = run(Recording(), settings(endpoint, tmp_path))
