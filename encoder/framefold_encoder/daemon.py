@@ -165,6 +165,9 @@ class Encoder:
             self.summary.complete = self._stream_all(ring, uplink, stop, progress)
             self._update(uplink)
         self._judge_wire_ratio()
+        unsent = ring.position - self._groups.frames
+        if unsent and self._source.info.live:
+            _log.warning("the last %d frames or more found no room to be kept or sent, and are on no record", unsent)
         if frames := self.summary.frames - frames_before:
             self.summary.cpu_s_per_gigapixel = (time.process_time() - cpu_s) / (frames * math.prod(self._stream.shape)) * 1e9
         return ring

@@ -105,6 +105,11 @@ class FrameRing:
             return not self._full and not self._ended
 
     @property
+    def position(self) -> int:
+        """Frames of the source that were read, lost ones in; only once the ring is left."""
+        return self._position
+
+    @property
     def whole(self) -> bool:
         """Whether the source was read to its end; only once its groups have ended."""
         return self._whole

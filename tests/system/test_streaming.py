@@ -1,5 +1,6 @@
 """Whole streams between real processes: everything sent is stored, served, readable by others, and survives interrupts."""
 
+import re
 import signal
 import time
 
@@ -144,6 +145,18 @@ def test_a_camera_whose_frames_are_lost_says_so_at_once_and_in_the_end(tmp_path)
     assert "the memory has room again" in finished.stderr
     assert f"every frame but the {lost} lost ones" in finished.stdout
     assert sum(gap["frames"] for gap in stream["gaps"]) == lost > 0
+
+
+def test_a_camera_that_is_stopped_while_nothing_has_room_says_what_is_on_no_record(tmp_path):
+    (tmp_path / "encoder.toml").write_text("memory_mb = 1\nsilence_s = 0.5\nlinger_s = 0.5\n")
+    options = ("--to", f"tcp://127.0.0.1:{free_port()}", "--config", tmp_path / "encoder.toml")
+    encoder = start("framefold-encoder", "run", "sim:?shape=256x256&frames=inf&rate=200&live=1", *options)
+    heard_to_say(encoder, "the memory is full: frames are lost")
+    encoder.send_signal(signal.SIGINT)
+    finished = finish(encoder)
+    assert finished.status == 130
+    assert re.search(r"the last \d+ frames or more found no room", finished.stderr)
+    assert "the rest is gone with this process" in finished.stdout
 
 
 def test_two_streams_at_once(tmp_path):
