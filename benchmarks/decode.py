@@ -93,9 +93,8 @@ def rows_of(options: argparse.Namespace, precision: Precision) -> list[Row]:
                 found, frames = measure(reconstructor, one, options.rounds)
                 row = {"model": reconstructor.name, "side": side, "ratio": ratio, "mixed": mixed, **found}
                 if isinstance(reconstructor, OnnxNet):
-                    row["kmac_per_frame_pixel"] = (
-                        reconstructor.card.kmac_per_frame_pixel * 20 / ratio
-                    )  # a snapshot's, whatever its B
+                    # a snapshot costs the same whatever its B, and the card tells of B = 20
+                    row["kmac_per_frame_pixel"] = reconstructor.card.kmac_per_frame_pixel * 20 / ratio
                 row |= {"precision": precision, "psnr": psnr(frames, one.truth, float(one.truth.max()))}
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr)

@@ -5,9 +5,9 @@
 Training's own movies (of numbers that no training reaches) are folded at random doses by the default masks at B = 10, 15 and
 30, losslessly: that many bytes a frame. Then B is free: block maps, bins of each width, and for each the fewest frames a
 snapshot that take no more bytes; and with the width free as well (`--step-sigma auto`). All are reconstructed over the same
-frames; the score is the mean gain in PSNR over the plain lossless snapshots. The encoder's `FEW` and `WIDTHS` were chosen by
-it; no clip that quality is measured on is used. chi2 is told as well: none of these scenes is unlike training. Prints a card
-and, as the last line, one JSON document.
+frames; the score is the mean gain in PSNR over the plain lossless snapshots. The encoder's `FEW` and `WIDTHS` were chosen on
+such scenes; no clip that quality is measured on is used. chi2 is told as well: none of these scenes is unlike training. Prints
+a card and, as the last line, one JSON document.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def _options() -> argparse.Namespace:
 def _emptied(out: Path) -> bool:
     """Whether the folder is there and empty: made, or cleared of what an earlier demo left, of nothing else."""
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "decoder.log").is_file():
+    found = {path.name for path in out.iterdir()}
+    if {"decoder.log", "encoder.log"} <= found <= {"data", *OUTPUT}:
         shutil.rmtree(out / "data", ignore_errors=True)
         for path in OUTPUT:
             (out / path).unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Arrival:
         """Whether the store is whole and closed; nothing is taken any more."""
         self._end: End | None = None
         self._closing = False
-        self._lock = threading.Lock()  # guards these two: what is taken, and whether that was all, is decided one at a time
+        self._lock = threading.Lock()  # what is taken, and whether that was all, is decided one at a time; counts, too
         self._problems: dict[str, str] = {}
         self._other_bytes = 0
         self._sync_again = self._move_again = 0.0

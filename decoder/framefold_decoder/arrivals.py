@@ -1,7 +1,7 @@
 """What has arrived of the streams and is not in the library yet: on the disk in a journal each, moved on by a thread.
 
     arrival = arrivals.open(stream, record)           # link thread: welcome from arrival.position, arrival.frames
-    arrival.take(data, parts, wire_bytes)             # refused when it could not be stored later
+    arrival.take(data, parts)                         # refused when it could not be stored later
     arrival.sync()                                    # on the disk up to arrival.synced: acknowledge
     arrival.ends(end)                                 # ... and arrival.complete once the store is whole and closed
 
@@ -79,7 +79,8 @@ class Arrivals:
         return found + [f"stream {stream_id} cannot go on: {error}" for stream_id, error in self._broken.items()]
 
     def open(self, stream: StreamMetadata, record: StreamRecord) -> Arrival:
-        """A stream that is not complete in the catalogue; `record` is what that says. Raises `StoreError`."""
+        """A stream that is not complete in the catalogue; `record` is what that says. Raises `StoreError`, and
+        `RemoteProtocolError` while the stream is being closed."""
         stream_id = stream.stream_id
         if error := self._broken.get(stream_id):
             raise StoreError(error.message, hint=error.hint)

@@ -142,6 +142,7 @@ def _beside(store: StreamStore, position: int, step: int) -> FoldedGroup | None:
 
 
 _told: WeakKeyDictionary[StreamStore, dict[int, PhotonTransfer | None]] = WeakKeyDictionary()
+"""What each audit group tells of the noise, by its position; None: nothing."""
 
 
 def _measured(store: StreamStore, position: int) -> PhotonTransfer | None:

@@ -19,7 +19,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from framefold_decoder.catalogue import Catalogue, StreamRecord
-from framefold_decoder.store.arrays import missing
+from framefold_decoder.store.arrays import file_of
 from framefold_decoder.store.group_table import Group, GroupTable, Kind
 from framefold_decoder.store.metadata import from_json
 from framefold_protocol import wire
@@ -149,13 +149,14 @@ def _check_groups(found: Findings, path: Path, store: zarr.Group, groups: list[G
 
 def _check_item(folder: Path, array: zarr.Array[Any], index: int, position: int) -> Iterator[str]:
     """An item that has a file of its own."""
+    file = file_of(folder, array, index)
     try:
-        for file in missing(folder, array, range(index, index + 1)):
+        if not file.is_file():
             yield f"position {position}: {file} is missing"
-            return
-        _ = array[index]
+        else:
+            _ = array[index]
     except _DAMAGE as error:
-        yield f"position {position}: item {index} of {folder} is damaged: {error}"
+        yield f"position {position}: {file} is damaged: {error}"
 
 
 def _check_frames(array: zarr.Array[Any], group: Group) -> Iterator[str]:

@@ -20,7 +20,7 @@ HORIZON = 16
 FIRST_GUESS = 0.5
 """B over the wire ratio, before a snapshot is coded: snapshots in bins take half of what a frame does or less."""
 FEW = 6
-"""Frames: wider bins are not worth fewer (`benchmarks/rate.py`)."""
+"""Frames: wider bins are not worth fewer (decision 0006)."""
 WIDTHS = (1.0, 1.4, 2.0)
 """Of bins to choose from, in sigma, rising: half a bit a pixel apart. Narrower ones take more bytes than they are worth."""
 

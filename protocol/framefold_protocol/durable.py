@@ -81,7 +81,7 @@ def unfinished(beside: Path) -> list[Path]:
 
 def lock_folder(folder: Path) -> TextIO | None:
     """Take a folder for this process until the file returned is closed or the process ends; None when another has it."""
-    lock = (folder / "lock").open("a")  # which some other program may have named so
+    lock = (folder / "lock").open("a")  # another program's file of that name stays as it is
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,19 +16,11 @@ from test_downlink import SHAPE, STREAM, Peer, snapshot
 from framefold_decoder import arrival, arrivals
 from framefold_decoder.arrivals import hello_of
 from framefold_decoder.downlink import Downlink
-from framefold_decoder.library import Library
 from framefold_protocol import payload, wire
 from framefold_protocol.disk_journal import DiskJournal
 from framefold_protocol.errors import StoreError
 from framefold_protocol.messages import Ack, Done, End, Error, Hello, Welcome
 from processes import free_port
-
-
-@pytest.fixture
-def library(tmp_path):
-    library = Library.open(tmp_path / "data")
-    yield library
-    library.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import zmq
 
 from framefold_decoder.downlink import Downlink
-from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_protocol import payload, wire
 from framefold_protocol.errors import SettingsError
@@ -50,13 +49,6 @@ class Peer:
         while not isinstance(message := self.hears(), kind):
             assert time.monotonic() < deadline, f"no {kind.__name__}, but {message}"
         return message
-
-
-@pytest.fixture
-def library(tmp_path):
-    library = Library.open(tmp_path / "data")
-    yield library
-    library.close()
 
 
 @pytest.fixture

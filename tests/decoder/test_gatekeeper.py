@@ -54,13 +54,6 @@ class KeyedPeer(Peer):
 
 
 @pytest.fixture
-def library(tmp_path):
-    library = Library.open(tmp_path / "data")
-    yield library
-    library.close()
-
-
-@pytest.fixture
 def allowed(tmp_path):
     folder = tmp_path / "allowed"
     folder.mkdir()

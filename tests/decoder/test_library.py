@@ -16,13 +16,6 @@ from framefold_protocol.errors import InputError, RemoteProtocolError, StoreErro
 from framefold_protocol.masks import MaskSpec, derive_masks
 
 
-@pytest.fixture
-def library(tmp_path):
-    library = Library.open(tmp_path / "data")
-    yield library
-    library.close()
-
-
 def test_a_stream_from_hello_to_frames(library, tmp_path):
     example = Example(make_metadata()).fold(3).gap(2).raw(1)
     stream_id = example.metadata.stream_id

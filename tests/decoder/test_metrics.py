@@ -21,13 +21,6 @@ from processes import free_port
 
 
 @pytest.fixture
-def library(tmp_path):
-    library = Library.open(tmp_path / "data")
-    yield library
-    library.close()
-
-
-@pytest.fixture
 def metrics():
     return Metrics()
 

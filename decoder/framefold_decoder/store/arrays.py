@@ -46,10 +46,9 @@ def create_array(
     )
 
 
-def missing(folder: Path, array: zarr.Array[Any], items: range) -> list[Path]:
-    """Files of these items of an array in a folder, each with one of its own, that are not there: Zarr would read zeros."""
-    keys = (array.metadata.encode_chunk_key((item, *(0 for _ in array.shape[1:]))) for item in items)
-    return [file for key in keys if not (file := folder / key).is_file()]
+def file_of(folder: Path, array: zarr.Array[Any], item: int) -> Path:
+    """Where an item lies that has a file of its own; `folder` is the array's. Of a file that is gone Zarr would read zeros."""
+    return folder / array.metadata.encode_chunk_key((item, *(0 for _ in array.shape[1:])))
 
 
 def grow(array: zarr.Array[Any], length: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from framefold_decoder.store.arrays import grow, missing, trim
+from framefold_decoder.store.arrays import file_of, grow, trim
 from framefold_decoder.store.group_table import Group, GroupTable, Kind
 from framefold_decoder.store.incoming import Counts, Folded, check_order, unpack
 from framefold_decoder.store.layout import create_layout, open_layout
@@ -192,9 +192,10 @@ class StreamStore:
     def _read(self, name: str, rows: int | slice) -> npt.NDArray[Any]:
         """Of what is stored. Raises `StoreError` for what is damaged, and for what is gone."""
         items = range(rows, rows + 1) if isinstance(rows, int) else range(rows.start, rows.stop)
-        if name != "frames" and (gone := missing(self.path / name, self._arrays[name], items)):  # of those several share a file
-            hint = "Restore it from a backup; framefold-decoder verify tells what else is missing"
-            raise StoreError(f"{gone[0]} is missing", hint=hint)
+        for item in items if name != "frames" else ():  # of those several share a file
+            if not (file := file_of(self.path / name, self._arrays[name], item)).is_file():
+                hint = "Restore it from a backup; framefold-decoder verify tells what else is missing"
+                raise StoreError(f"{file} is missing", hint=hint)
         try:
             with disk_errors(f"reading {name} of {self.path}"):
                 return np.asarray(self._arrays[name][rows])
