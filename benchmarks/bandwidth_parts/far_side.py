@@ -83,7 +83,7 @@ def _acknowledge(router: zmq.Socket[bytes]) -> None:
                 answer = Ack(fields["position"] + 1, CREDIT)
             case _:
                 continue
-        router.send_multipart([identity.bytes, *wire.encode(answer)])
+        router.send_multipart([identity.bytes, *wire.encode(answer, fields["v"])])
 
 
 def _swallow(listener: socket.socket) -> None:

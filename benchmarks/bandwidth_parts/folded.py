@@ -76,8 +76,7 @@ class FoldedCoder:
     def _message(self, position: int, group: Counts) -> Parts:
         packed = payload.pack(self._folder.fold(group), self._quantisation)
         header = position, position * self.ratio, self.ratio, time.time_ns()
-        coded = packed.dtype, packed.codec, packed.payload
-        return wire.encode(Snapshot(*header, *coded, base=packed.base, quantisation=packed.quantisation))
+        return wire.encode(Snapshot(*header, **vars(packed), quantisation=self._quantisation))
 
 
 def coders(material: Material, ratio: int) -> dict[str, FoldedCoder]:
@@ -90,4 +89,4 @@ def coders(material: Material, ratio: int) -> dict[str, FoldedCoder]:
 
 
 def _pixels(message: Snapshot, shape: tuple[int, int]) -> Counts:
-    return payload.decode(message.payload, message.codec, message.dtype, shape, message.base, message.quantisation)
+    return payload.decode(message, shape, message.quantisation)

@@ -127,7 +127,7 @@ def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
         memory, done = np.empty(frames[0].size * folder.sum_dtype.itemsize, np.uint8), 0
         while time.perf_counter() < start + seconds or not done:
             for first in range(0, len(frames), RATIO):
-                payload.pack(folder.fold(frames[first : first + RATIO], None, memory), overwrite=True)
+                payload.pack(folder.fold(frames[first : first + RATIO], None, memory))
             done += frames.nbytes
         return done
 

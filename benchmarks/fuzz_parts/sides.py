@@ -16,7 +16,7 @@ from framefold_decoder.store.incoming import check_order, unpack
 from framefold_decoder.store.metadata import check_metadata
 from framefold_protocol import wire
 from framefold_protocol.errors import RemoteProtocolError
-from framefold_protocol.messages import Ack, Data, Done, End, Error, Hello, StreamMetadata, Welcome
+from framefold_protocol.messages import PROTOCOL_VERSION, Ack, Data, Done, End, Error, Hello, StreamMetadata, Welcome
 from framefold_protocol.session import DecoderSession, EncoderSession, Finished, Opened, Received, Refused, Welcomed
 from framefold_protocol.transitions import State
 from framefold_protocol.wire import Parts, Reader
@@ -43,7 +43,7 @@ class DecoderSide:
     def plausible(self) -> Parts:
         """What the encoder would say next."""
         if self._session.state in (State.WAITING, State.DONE) or self._chance.random() < 0.05:
-            return wire.encode(Hello(self._stream, 1, self._chance.randrange(1, 9)), 2)
+            return wire.encode(Hello(self._stream, 1, self._chance.randrange(1, 9)), PROTOCOL_VERSION)
         place = {"position": self._session.expected, "first_frame": self._frames}
         if self._session.expected >= _LENGTH:
             return wire.encode(End(self._session.expected, self._frames))
@@ -98,7 +98,7 @@ class EncoderSide:
         """What the decoder would say next."""
         session, sent = self._session, self._session.next_position
         if session.state is State.GREETING:
-            return wire.encode(Welcome(session.acknowledged, self._chance.choice((0, 1, 8)), self._attempt), 2)
+            return wire.encode(Welcome(session.acknowledged, self._chance.choice((0, 1, 8)), self._attempt), PROTOCOL_VERSION)
         if session.state is State.ENDING and self._chance.random() < 0.3:
             return wire.encode(Done(sent))
         if self._chance.random() < 0.1:

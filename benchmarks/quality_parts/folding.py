@@ -58,8 +58,8 @@ def fold_groups(
     sent, first, received = 0, 0, []
     for k, (group, one, block_map, coder) in enumerate(zip(groups, packed, maps, coders, strict=True)):
         coded = None if block_map is None else block_map.tobytes()
-        message = Snapshot(k, first, len(group), time.time_ns(), **vars(one), block_map=coded)
+        message = Snapshot(k, first, len(group), time.time_ns(), **vars(one), block_map=coded, quantisation=coder)
         sent, first = sent + wire.size(wire.encode(message)), first + len(group)
-        sums = payload.decode(one.payload, one.codec, one.dtype, groups[0].shape[1:], one.base, one.quantisation)
+        sums = payload.decode(one, groups[0].shape[1:], coder)
         received.append(FoldedGroup(sums, Coding(tuple(families[len(group)]), block_map), coder.step if coder else 0.0))
     return Folded(received, sent, sent / first, cpu_s)

@@ -65,14 +65,14 @@ class GroupEncoder:
         self.coding = Coding(largest.families)
         """The stream's families, at their largest ratio."""
         self.snapshot_bytes = math.prod(largest.shape) * largest.sum_dtype.itemsize
-        if self.snapshot_bytes > payload.MAX_DECODED_BYTES:
+        if self.snapshot_bytes > wire.MAX_PAYLOAD_BYTES:
             found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {self.snapshot_bytes:,} bytes"
-            raise InputError(f"{found}, expected at most {payload.MAX_DECODED_BYTES:,}", hint="Fold parts of the frame")
+            raise InputError(f"{found}, expected at most {wire.MAX_PAYLOAD_BYTES:,}", hint="Fold parts of the frame")
         self._seen: tuple[Frames, Motion] | None = None
         """Of frames whose motion was looked at before they are folded."""
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
-            each.fold(frames, self._block_map(frames))
+            _compile_coders(frames[:1], each.fold(frames, self._block_map(frames)))
             if settings.wire_ratio:
                 cut(frames)
         self.still, self.borne = False, 0
@@ -232,21 +232,21 @@ class GroupEncoder:
         quantisation: VarianceStabilised | None,
     ) -> Parts:
         start = time.perf_counter()
-        packed = payload.pack(sums, quantisation, overwrite=True)
+        packed = payload.pack(sums, quantisation)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
-        parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes))
+        parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes, quantisation=quantisation))
         return self._coded(parts, header[2], start, quantisation.step if quantisation else 1.0)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
-        packed = payload.pack(frames, overwrite=True)
-        parts = wire.encode(RawFrames(*header, packed.dtype, packed.codec, packed.payload, packed.base))
+        packed = payload.pack(frames)
+        parts = wire.encode(RawFrames(*header, **vars(packed)))
         return self._coded(parts, header[2], start)
 
     def _code_audit(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:
         start = time.perf_counter()
         packed = payload.pack(frames)
-        parts = wire.encode(Audit(*header, packed.dtype, packed.codec, packed.payload, packed.base))
+        parts = wire.encode(Audit(*header, **vars(packed)))
         return self._coded(parts, 0, start)  # beside its snapshot
 
     def _coded(self, parts: Parts, frames: int, start: float, width: float | None = None) -> Parts:
@@ -265,9 +265,15 @@ def warm_up() -> None:
         for ratio in (1, SMALLEST_RATIO):  # sums as wide as the frames, and wider
             folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, BLOCK))], frame_dtype)
             frames = np.zeros((ratio, 1, BLOCK), frame_dtype)
-            folder.fold(frames)
+            _compile_coders(frames, folder.fold(frames))
         motion(frames)
         cut(frames)
+
+
+def _compile_coders(frames: Frames, sums: Frames) -> None:
+    payload.pack(frames)
+    for quantisation in (None, VarianceStabilised()):
+        payload.pack(sums, quantisation)
 
 
 def _parts(frames: Frames) -> Iterator[Frames]:

@@ -23,10 +23,10 @@ from framefold_protocol import wire
 from framefold_protocol.errors import FramefoldError, InputError, RemoteProtocolError
 from framefold_protocol.journal import Journal
 from framefold_protocol.keys import LinkKeys
-from framefold_protocol.messages import StreamMetadata
+from framefold_protocol.messages import PROTOCOL_VERSION, StreamMetadata
 from framefold_protocol.session import Acknowledged, EncoderEvent, EncoderSession, Finished, Refused, Welcomed
 from framefold_protocol.transitions import State
-from framefold_protocol.wire import Parts
+from framefold_protocol.wire import PLANES_SINCE, Parts, Reader
 
 _log = logging.getLogger(__name__)
 _TICK_MS = 100
@@ -39,6 +39,10 @@ _KEEPALIVE = (
     (zmq.TCP_KEEPALIVE_CNT, 3),
 )
 """Of a dead connection the system tells after a minute, even while there is nothing to send; firewalls remember a live one."""
+
+
+_READER = Reader(versions=(PLANES_SINCE, PROTOCOL_VERSION))
+"""What is written here no older decoder can read."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Uplink:
     ) -> None:
         """`journal`: what is in it already was put there by an earlier run, and goes first."""
         self.counters = UplinkCounters()
-        self._session = EncoderSession(stream, journal.start, journal.end, run=journal.run)
+        self._session = EncoderSession(stream, journal.start, journal.end, run=journal.run, reader=_READER)
         self._endpoint = endpoint
         self._journal = journal
         self._silence_s = silence_s

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
 
-PROTOCOL_VERSION = 2
-"""The version of SPEC.md these messages are. Version 1 lacks `Audit`."""
-VERSIONS = (1, 2)
+PROTOCOL_VERSION = 3
+"""The version of SPEC.md these messages are. Version 1 lacks `Audit`, and 2 payloads in planes."""
+VERSIONS = (1, 3)
 """Lowest and highest version this package reads and writes."""
+
+
+PLANES = "planes"
+"""The payload codec that is written; `payload.py` knows the others that are read."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ class Snapshot:
     block_map: bytes | None = field(default=None, repr=False)
     """Family of each 64x64 block, a byte each, row by row; None: family 0 everywhere."""
     base: int = 0
-    """What was subtracted from every exact value, modulo the dtype's range, before coding."""
+    """What was subtracted from every exact value, modulo the dtype's range, before coding; 0 since version 3."""
+    shift: int = 0
+    """How many of the lowest bits of every value are apart from the others; since version 3."""
     quantisation: VarianceStabilised | None = None
     """How the sums were turned into bins before coding; None: they are exact."""
 
@@ -109,6 +115,8 @@ class RawFrames:
     codec: str
     payload: bytes = field(repr=False)
     base: int = 0
+    """As of `Snapshot`."""
+    shift: int = 0
     """As of `Snapshot`."""
 
 
@@ -130,6 +138,8 @@ class Audit:
     codec: str
     payload: bytes = field(repr=False)
     base: int = 0
+    """As of `Snapshot`."""
+    shift: int = 0
     """As of `Snapshot`."""
 
     @property

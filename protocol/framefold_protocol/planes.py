@@ -1,107 +1,113 @@
-"""Bins <-> planes that zstd codes well: block means, then two residuals' nibbles a byte. No coder here; see `payload.py`.
+"""Integers <-> planes of bytes that zstd codes well and fast. No coder here, see `payload.py`; loops in `plane_kernels.py`.
 
-Bins of half a sigma have 3 bits of entropy. Four of them are often enough equal to four earlier ones for zstd to take them for
-a match, which costs bytes and time; of pairs in a byte hardly ever. A pair fits a byte because, less the mean of its 32 x 32
-block, nearly every bin lies within a few sigma of 0. The high nibbles are nearly all equal and cost next to nothing.
+A value's lowest bits are noise: they are kept as they are. The bits above, less the mean of their 32 x 32 block, lie within a
+few units of 0 nearly everywhere: their low nibbles go two a byte, so that an entropy coder has half as many symbols as
+pixels, and hardly ever takes noise for a repetition. Their high nibbles are nearly all equal and cost next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from framefold_protocol import plane_kernels
 from framefold_protocol.anscombe import Counts, Kind
-
-BLOCK = 32
-"""Side in pixels. Blocks of 16 are 1 % smaller on images and slower, of 64 faster and 3 % larger."""
-_CENTRE = 8
-"""The nibble of no residual."""
-_NIBBLES = np.uint16(0x0F0F)
-_FOUR = np.uint16(4)
-_SAMPLE = 4
-"""Every fourth row is enough for a mean."""
-_AT_ONCE = 2**18
+from framefold_protocol.plane_kernels import BLOCK, FIELDS
 
 Bytes = npt.NDArray[np.uint8]
-Layout = list[tuple[tuple[int, ...], Kind]]
+BYTE: Kind = np.dtype(np.uint8)
+STRIPE = 2**20
+"""Pixels of a stripe at most, unless its 32 rows have more: what is made of them stays in the cache until it is coded."""
+WIDEST, WIDEST_OF_BINS = 1.05, 0.5
+"""The lowest bits span at most this many standard deviations of the noise; more are not quite random. Bins of counts are not
+all equally wide, so their lowest bit is less random than that of counts."""
+_ROWS = 32
+"""So many are enough to tell the noise."""
 
 
-def layout(shape: tuple[int, int], kind: Kind) -> Layout:
-    """Shape and dtype of each plane of (H, W) bins of dtype `kind`: means, low and high nibbles; above 8 bits also the rest."""
-    means = (-(-shape[0] // BLOCK), -(-shape[1] // BLOCK))
-    nibbles = ((shape[0] * shape[1] + 1) // 2,)
-    byte: Kind = np.dtype(np.uint8)
-    planes: Layout = [(means, kind), (nibbles, byte), (nibbles, byte)]
-    return planes if kind.itemsize == 1 else [*planes, (shape, kind)]
+@dataclass(frozen=True)
+class Layout:
+    """Where the planes of (H, W) values lie in one array of bytes, one after the other."""
+
+    shape: tuple[int, int]
+    kind: Kind
+    """Of what is above the lowest bits: uint8 where that is enough, else of the values."""
+    shift: int = 0
+    """How many lowest bits are kept as they are."""
+
+    @property
+    def means_shape(self) -> tuple[int, int]:
+        """Blocks, those at the right and lower edge smaller."""
+        return -(-self.shape[0] // BLOCK), -(-self.shape[1] // BLOCK)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Bytes of low nibbles, high nibbles, the residuals' bytes above them, lowest bits and block means."""
+        pixels = math.prod(self.shape)
+        pairs, rest = (pixels + 1) // 2, pixels * (self.kind.itemsize - 1)
+        bits = self.shift // 8 * pixels + sum(-(-pixels * width // 8) for width in FIELDS if self.shift & width)
+        return pairs, pairs, rest, bits, math.prod(self.means_shape) * self.kind.itemsize
+
+    @property
+    def size(self) -> int:
+        """Bytes of all planes."""
+        return sum(self.sizes)
+
+    def parts(self, planes: Bytes) -> list[Bytes]:
+        """Each plane of the array."""
+        ends = list(itertools.accumulate(self.sizes))
+        return [planes[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
 
 
-def split(bins: Counts) -> list[Counts]:
-    """The planes of (H, W) bins, as in `layout`."""
-    planes = [np.empty(shape, kind) for shape, kind in layout(bins.shape, bins.dtype)]
-    means, low, high, *rest = planes
-    means[:] = _block_means(bins)
-    residuals = np.empty_like(bins, order="C")
-    for rows, mean in _bands(bins.shape, means):
-        np.subtract(bins[rows], mean - bins.dtype.type(_CENTRE), out=residuals[rows])  # modulo the dtype's range
-    flat = residuals.astype(np.uint8, copy=False).ravel()
-    for pairs, pixels in _chunks(flat.size):
-        low[pairs], high[pairs] = _to_nibbles(flat[pixels])
-    for plane in rest:
-        np.right_shift(residuals, bins.dtype.type(8), out=plane)
-    return planes
+def most_bytes(shape: tuple[int, int], kind: Kind) -> int:
+    """No planes of (H, W) values of this dtype have more bytes."""
+    return Layout(shape, kind, 8 * kind.itemsize).size + len(FIELDS)
 
 
-def join(planes: list[Counts], shape: tuple[int, int]) -> Counts:
-    """The (H, W) bins of such planes."""
-    means, low, high, *rest = planes
-    flat = np.empty(2 * len(low), np.uint8)
-    for pairs, pixels in _chunks(flat.size):
-        flat[pixels] = _from_nibbles(low[pairs], high[pairs])
-    bins: Counts = flat[: shape[0] * shape[1]].reshape(shape).astype(means.dtype, copy=False)
-    for plane in rest:
-        bins |= plane << means.dtype.type(8)
-    for rows, mean in _bands(shape, means):
-        bins[rows] += mean - means.dtype.type(_CENTRE)
-    return bins
+def choose_shift(values: Counts, widest: float = WIDEST) -> int:
+    """How many of the lowest bits of (H, W) values are noise and nothing else, nearly everywhere."""
+    height, width = values.shape
+    noise = np.empty((min(height, _ROWS), width // BLOCK))
+    if not noise.size:
+        return 0
+    plane_kernels.differences(values, noise)
+    middle = float(np.sort(noise, axis=None)[noise.size // 2])
+    sigma = middle * math.sqrt(math.pi) / 2  # of a normal deviate, by the differences of two
+    return math.floor(math.log2(max(1.0, widest * sigma)))
 
 
-def _block_means(bins: Counts) -> Counts:
-    """(ceil(H / 32), ceil(W / 32)) of the bins' dtype."""
-    wide = np.uint32 if bins.itemsize <= 2 else np.uint64
-    bands = [bins[first : first + BLOCK : _SAMPLE] for first in range(0, bins.shape[0], BLOCK)]
-    sums = np.stack([band.sum(axis=0, dtype=wide) // len(band) for band in bands])
-    starts = np.arange(0, bins.shape[1], BLOCK)
-    widths = np.diff(starts, append=bins.shape[1]).astype(wide)
-    means: Counts = (np.add.reduceat(sums, starts, axis=1) // widths).astype(bins.dtype)
-    return means
+def stripes(shape: tuple[int, int]) -> list[slice]:
+    """The rows of each part of (H, W) values that is split and coded by itself."""
+    rows = BLOCK * max(1, STRIPE // (BLOCK * shape[1]))
+    return [slice(first, min(first + rows, shape[0])) for first in range(0, shape[0], rows)]
 
 
-def _bands(shape: tuple[int, int], means: Counts) -> Iterator[tuple[slice, Counts]]:
-    """Each row of blocks: its pixel rows, and its means a pixel each."""
-    for row, mean in enumerate(np.repeat(means, BLOCK, axis=1)[:, : shape[1]]):
-        yield slice(BLOCK * row, BLOCK * (row + 1)), mean
+def split(values: Counts, shift: int, memory: Bytes) -> tuple[Layout, Bytes]:
+    """The planes of contiguous (H, W) values, in memory of `most_bytes`; of a byte where that is enough."""
+    for kind in (BYTE, values.dtype):
+        layout = Layout(values.shape, kind, shift)
+        planes = memory[: layout.size]
+        low, high, rest, bits, packed = layout.parts(planes)
+        means = np.empty(layout.means_shape, values.dtype)
+        columns: Counts = np.empty(values.shape[1], np.uint32 if values.itemsize <= 2 else np.uint64)
+        enough = plane_kernels.split(values, shift, means, low, high, _rows(rest, values), bits, columns)
+        if enough:
+            break
+    packed[:] = np.frombuffer(means.astype(kind.newbyteorder("<")), np.uint8)
+    return layout, planes
 
 
-def _chunks(size: int) -> Iterator[tuple[slice, slice]]:
-    """Pairs, and the pixels in them, as many at a time as stay in the cache."""
-    for first in range(0, size, _AT_ONCE):
-        yield slice(first // 2, (first + _AT_ONCE) // 2), slice(first, first + _AT_ONCE)
+def join(planes: Bytes, layout: Layout, values: Counts) -> None:
+    """The (H, W) values of such planes, into memory for them."""
+    low, high, rest, bits, packed = layout.parts(planes)
+    means = np.frombuffer(packed, layout.kind.newbyteorder("<")).reshape(layout.means_shape).astype(values.dtype)
+    plane_kernels.join(means, low, high, _rows(rest, values), bits, layout.shift, values)
 
 
-def _to_nibbles(residuals: Bytes) -> tuple[Bytes, Bytes]:
-    """Low and high nibbles, the first pixel's in the lower half of the first byte; an odd last one pairs with 0."""
-    flat = residuals.ravel()
-    pairs = (np.append(flat, np.uint8(0)) if flat.size % 2 else flat).view("<u2")
-    low, high = pairs & _NIBBLES, (pairs >> _FOUR) & _NIBBLES
-    return (low | (low >> _FOUR)).astype(np.uint8), (high | (high >> _FOUR)).astype(np.uint8)
-
-
-def _from_nibbles(low: Counts, high: Counts) -> Bytes:
-    """Inverse of `_to_nibbles`; the odd one stays."""
-    pairs, upper = low.astype("<u2"), high.astype("<u2")
-    pairs = (pairs | (pairs << _FOUR)) & _NIBBLES
-    pairs |= ((upper | (upper << _FOUR)) & _NIBBLES) << _FOUR
-    residuals: Bytes = pairs.view(np.uint8)
-    return residuals
+def _rows(rest: Bytes, values: Counts) -> Bytes:
+    """A row for each byte of the residuals above the first."""
+    return rest.reshape(rest.size // values.size, values.size)

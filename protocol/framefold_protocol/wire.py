@@ -31,7 +31,7 @@ Parts = list[bytes]
 MAX_HEADER_BYTES = 2 * 1024 * 1024
 """A block map of the largest frame takes 1 MiB."""
 MAX_PAYLOAD_BYTES = 2**31
-"""One Blosc2 chunk cannot hold more."""
+"""What a decoder may be set to take at most."""
 MAX_ENTRIES = 1024
 """Of an array or a map in a header; the largest of the messages has 256."""
 _log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ _TYPES: dict[str, type[Message]] = {
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 AUDITS_SINCE = 2
 """The version that brought audit groups."""
-_SINCE: dict[type[Message], int] = {messages.Audit: AUDITS_SINCE}
+PLANES_SINCE = 3
+"""The version that brought the payload codec that is written today."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ DEFAULT_READER = Reader()
 
 def encode(message: Message, version: int | None = None) -> Parts:
     """The three parts of a message, in the lowest version that has it unless another is named: the most peers read that."""
-    header = {"v": version or _SINCE.get(type(message), 1), "type": _NAMES[type(message)], **asdict(message)}
+    header = {"v": version or _lowest(message), "type": _NAMES[type(message)], **asdict(message)}
     payload = header.pop("payload", b"")
     packed = msgpack.packb(header)
     return [packed, payload, struct.pack("<I", crc32(packed, payload))]
@@ -110,6 +111,13 @@ def encode(message: Message, version: int | None = None) -> Parts:
 def decode(parts: Sequence[bytes]) -> Message:
     """The message in three parts, of the versions and sizes this package speaks. Raises `RemoteProtocolError`."""
     return DEFAULT_READER.read(parts)[1]
+
+
+def _lowest(message: Message) -> int:
+    """The lowest version that has this message."""
+    if getattr(message, "codec", None) == messages.PLANES:
+        return PLANES_SINCE
+    return AUDITS_SINCE if isinstance(message, messages.Audit) else 1
 
 
 def size(parts: Sequence[bytes]) -> int:

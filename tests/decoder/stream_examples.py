@@ -47,20 +47,19 @@ class Example:
             blocks = self.random.integers(0, len(masks), block_map_shape(metadata.shape), np.uint8) if len(masks) > 1 else None
             frames = self._draw(ratio)
             for part in np.array_split(frames, audited_in) if audited_in else ():
-                coded = payload.encode(part)
-                self._add(Audit, len(part), 1000 + self.frames, metadata.dtype, payload.CODEC, coded)
+                self._add(Audit, len(part), 1000 + self.frames, **vars(payload.pack(part)))
             timestamp = 1000 + (self.frames if audited_in else self.positions)
             coding = self.codings[self.positions] = Coding(masks, blocks)
             sums = np.sum(coding.window() * frames.astype(np.uint64), axis=0)
             small = sums.astype("uint16" if ratio * np.iinfo(metadata.dtype).max < 2**16 else "uint32")
             block_map = None if blocks is None else blocks.tobytes()
-            self._add(Snapshot, ratio, timestamp, str(small.dtype), payload.CODEC, payload.encode(small), block_map)
+            self._add(Snapshot, ratio, timestamp, **vars(payload.pack(small)), block_map=block_map)
             self.truth = np.concatenate([self.truth, frames])
         return self
 
     def raw(self, frames: int) -> Example:
         drawn = self._draw(frames)
-        self._add(RawFrames, frames, 1000 + self.positions, self.metadata.dtype, payload.CODEC, payload.encode(drawn))
+        self._add(RawFrames, frames, 1000 + self.positions, **vars(payload.pack(drawn)))
         self.truth = np.concatenate([self.truth, drawn])
         return self
 
@@ -78,5 +77,5 @@ class Example:
         largest = min(np.iinfo(self.metadata.dtype).max, 60000)
         return self.random.integers(0, largest, (frames, *self.metadata.shape), self.metadata.dtype, endpoint=True)
 
-    def _add(self, kind, frames: int, *fields) -> None:
-        self.messages.append(kind(self.positions, self.frames, frames, *fields))
+    def _add(self, kind, frames: int, *fields, **pixels) -> None:
+        self.messages.append(kind(self.positions, self.frames, frames, *fields, **pixels))

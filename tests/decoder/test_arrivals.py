@@ -147,11 +147,11 @@ def test_a_batch_is_bounded_by_what_its_pixels_take_not_by_their_bytes_on_the_wi
     monkeypatch.setattr(
         library, "put", lambda stream_id, batch, size: (batches.append(len(batch)), put(stream_id, batch, size))
     )
-    dark = payload.encode(np.zeros(SHAPE, np.uint16))
+    dark = vars(payload.pack(np.zeros(SHAPE, np.uint16)))
     library.add_stream(STREAM)
     journal = DiskJournal.create(library.folder / "journal" / STREAM.stream_id, msgpack.packb({}), 10**6)
     for position in range(20):
-        journal.append(wire.encode(snapshot(position, payload=dark)))
+        journal.append(wire.encode(snapshot(position, **dark)))
     journal.sync()
     journal.close()
     _, downlink = open_downlink(library)

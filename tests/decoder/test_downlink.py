@@ -25,7 +25,7 @@ STREAM = StreamMetadata("a" * 32, "test", SHAPE, "uint8", (SPEC,), (derive_masks
 
 def snapshot(position, **changes):
     sums = np.full(SHAPE, position + 1, np.uint16)
-    return replace(Snapshot(position, 4 * position, 4, 0, "uint16", payload.CODEC, payload.encode(sums)), **changes)
+    return replace(Snapshot(position, 4 * position, 4, 0, **vars(payload.pack(sums))), **changes)
 
 
 class Peer:
@@ -68,9 +68,7 @@ def test_a_whole_stream_is_stored(library, peer):
     peer.says(Hello(STREAM))
     assert peer.hears() == Welcome(0, 8)
     tail = np.arange(3 * 600).reshape(3, *SHAPE).astype(np.uint8)
-    peer.says(
-        snapshot(0), Gap(1, 4, 10, "disk full"), RawFrames(2, 14, 3, 0, "uint8", "blosc2", payload.encode(tail)), End(3, 17)
-    )
+    peer.says(snapshot(0), Gap(1, 4, 10, "disk full"), RawFrames(2, 14, 3, 0, **vars(payload.pack(tail))), End(3, 17))
     assert peer.hears_until(Done) == Done(3)
     record = library.catalogue.stream(STREAM.stream_id)
     assert (record.state, record.position, record.frames, record.frames_received) == ("complete", 3, 17, 7)

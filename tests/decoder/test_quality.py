@@ -80,7 +80,7 @@ def test_the_bins_of_the_coder_are_accounted_for(dose, step):
     group = fold(np.random.default_rng(4).poisson(truth), MASKS)
     coder = VarianceStabilised(step=step)
     packed = payload.pack(group.snapshot, coder)
-    sums = payload.decode(packed.payload, packed.codec, packed.dtype, SHAPE, packed.base, packed.quantisation)
+    sums = payload.decode(packed, SHAPE, coder)
     frames = truth.astype(np.float32)
     assert misfit(FoldedGroup(sums, MASKS, step), frames, NoiseModel()) == pytest.approx(1, abs=0.05)
     if step > 1 and dose > 2:

@@ -56,7 +56,7 @@ def test_snapshots_and_raw_frames_come_back_exactly(tmp_path, shape, dtype):
     example = Example(make_metadata(shape, dtype)).fold(3).raw(2)
     store = stored(tmp_path, example)
     for position in range(3):
-        expected = payload.decode(*(getattr(example.messages[position], f) for f in ("payload", "codec", "dtype")), shape)
+        expected = payload.decode(example.messages[position], shape)
         np.testing.assert_array_equal(store.snapshot(position), expected)
         np.testing.assert_array_equal(store.snapshot_at(position), expected)
     np.testing.assert_array_equal(store.raw(3), example.truth[12:])
@@ -291,7 +291,7 @@ def _bad_messages(example: Example):
     snapshot, raw = example.messages
     yield "payload", replace(snapshot, payload=snapshot.payload[:-1])
     yield "codec", replace(snapshot, codec="zip")
-    yield "type", replace(raw, dtype="uint16", payload=payload.encode(np.ones((2, 37, 70), np.uint16)))
+    yield "type", replace(raw, **vars(payload.pack(np.ones((2, 37, 70), np.uint16))))
     yield "more raw frames than sent", replace(raw, frames=3)
     yield "number of frames", replace(snapshot, frames=5)
     yield "number of blocks", replace(snapshot, block_map=b"\0")
@@ -299,7 +299,7 @@ def _bad_messages(example: Example):
     yield "first frame", replace(snapshot, first_frame=1)
     yield "no frames", replace(snapshot, frames=0)
     yield "timestamp", replace(snapshot, timestamp_ns=2**63)
-    yield "sum", replace(snapshot, dtype="uint32", payload=payload.encode(np.full((37, 70), 2**16, np.uint32)))
+    yield "sum", replace(snapshot, **vars(payload.pack(np.full((37, 70), 2**16, np.uint32))))
 
 
 @pytest.mark.parametrize("number", range(11))

@@ -116,8 +116,8 @@ def test_a_dark_snapshot_is_a_file_too(tmp_path):
     metadata = make_metadata(stream_id="a" * 32)
     library = Library.open(tmp_path)
     library.add_stream(metadata)
-    dark = payload.encode(np.zeros(metadata.shape, np.uint16))
-    library.put("a" * 32, [Snapshot(0, 0, 4, 0, "uint16", payload.CODEC, dark)], 1)
+    dark = payload.pack(np.zeros(metadata.shape, np.uint16))
+    library.put("a" * 32, [Snapshot(0, 0, 4, 0, **vars(dark))], 1)
     library.close()
     assert not verify(tmp_path).problems
     (tmp_path / A / "snapshots/c/0/0/0").unlink()

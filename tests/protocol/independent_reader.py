@@ -20,7 +20,7 @@ def read(captured: list[list[bytes]]) -> tuple[dict, list[tuple[dict, list[int]]
     for header, payload, checksum in captured:
         assert struct.pack("<I", zlib.crc32(header + payload)) == checksum
         fields = msgpack.unpackb(header)
-        assert fields["v"] in (1, 2)
+        assert fields["v"] in (1, 2, 3)
         if fields["type"] == "hello":
             stream = stream or fields["stream"]
             assert fields["stream"] == stream
@@ -38,36 +38,39 @@ def read(captured: list[list[bytes]]) -> tuple[dict, list[tuple[dict, list[int]]
 def pixels(fields: dict, payload: bytes, height: int, width: int) -> list[int]:
     if fields["type"] == "gap":
         return []
-    if fields["codec"] == "anscombe":
-        return counts(fields, bins(fields["dtype"], payload, height, width))
     images = {"snapshot": 1, "raw-frames": fields.get("frames"), "audit": fields.get("count")}[fields["type"]]
-    values, rest = chunk(payload, fields["dtype"], images * height * width)
-    assert not rest
-    return [(value + fields["base"]) % 256 ** struct.calcsize(LETTERS[fields["dtype"]]) for value in values]
+    assert fields["codec"] == "planes"
+    numbers, rows = [], 32 * max(1, 2**15 // width)
+    for top in range(0, images * height, rows):
+        packed = struct.unpack_from("<I", payload, 12)[0]
+        numbers += integers(fields["dtype"], fields["shift"], payload[:packed], min(rows, images * height - top), width)
+        payload = payload[packed:]
+    assert not payload
+    return counts(fields, numbers) if fields.get("quantisation") else numbers
 
 
-def chunk(payload: bytes, dtype: str, length: int) -> tuple[tuple[int, ...], bytes]:
-    """The numbers in the first chunk, and what is behind it."""
-    size, packed = struct.unpack_from("<I4xI", payload, 4)
-    decoded = blosc2.decompress(payload[:packed])
-    assert len(decoded) == size == length * struct.calcsize(LETTERS[dtype])
-    return struct.unpack(f"<{length}{LETTERS[dtype]}", decoded), payload[packed:]
-
-
-def bins(dtype: str, payload: bytes, height: int, width: int) -> list[int]:
-    across, pairs = -(-width // 32), -(-height * width // 2)
-    blocks = -(-height // 32) * across
-    kind = "uint8" if struct.unpack_from("<I", payload, 4)[0] == blocks else dtype
-    means, payload = chunk(payload, kind, blocks)
-    low, payload = chunk(payload, "uint8", pairs)
-    high, payload = chunk(payload, "uint8", pairs)
-    rest = chunk(payload, kind, height * width)[0] if kind != "uint8" else [0] * (height * width)
+def integers(dtype: str, shift: int, payload: bytes, height: int, width: int) -> list[int]:
+    planes = blosc2.decompress(payload)
+    across, down, size = -(-width // 32), -(-height // 32), height * width
+    widths = [8] * (shift // 8) + [width for width in (4, 2, 1) if shift & width]
+    pairs, fields = -(-size // 2), sum(-(-size * width // 8) for width in widths)
+    whole = struct.calcsize(LETTERS[dtype])
+    above = next(k for k in (1, whole) if 2 * pairs + (k - 1) * size + fields + k * across * down == len(planes))
+    low, high, rest = planes[:pairs], planes[pairs : 2 * pairs], planes[2 * pairs : 2 * pairs + (above - 1) * size]
+    bits = planes[2 * pairs + len(rest) : 2 * pairs + len(rest) + fields]
+    means = struct.unpack(f"<{across * down}{ {1: 'B', 2: 'H', 4: 'I', 8: 'Q'}[above] }", planes[-above * across * down :])
     found = []
-    for pixel in range(height * width):
-        shift = 4 * (pixel % 2)
-        residual = (low[pixel // 2] >> shift & 15) + 16 * (high[pixel // 2] >> shift & 15) + 256 * rest[pixel]
+    for pixel in range(size):
+        half = 4 * (pixel % 2)
+        residual = (low[pixel // 2] >> half & 15) + 16 * (high[pixel // 2] >> half & 15)
+        residual += sum(rest[byte * size + pixel] << 8 * (byte + 1) for byte in range(above - 1))
         mean = means[pixel // width // 32 * across + pixel % width // 32]
-        found.append((residual + mean - 8) % 256 ** struct.calcsize(LETTERS[kind]))
+        found.append((residual + mean - 8) % 256**above << shift)
+        start, below = 0, 0
+        for field in widths:
+            at = pixel * field
+            found[-1] += (bits[start + at // 8] >> at % 8) % 2**field << below
+            start, below = start - (-size * field // 8), below + field
     return found
 
 

@@ -101,7 +101,7 @@ def test_the_error_table_has_every_code_and_no_other():
             assert retries == {table[code]}, code
 
 
-@pytest.mark.parametrize("what", ["an ack", "a snapshot with a base"])
+@pytest.mark.parametrize("what", ["an ack", "a snapshot in planes"])
 def test_the_worked_examples_are_vectors(what):
     case = next(case for case in VECTORS["messages"] if case["what"] == what)
     blocks = re.findall(r"```\n(.*?)```", section("Worked examples", 2), re.DOTALL)

@@ -34,7 +34,7 @@ def built(fields: dict) -> wire.Message:
     """The message of such fields, not of the bytes beside them."""
     values = {name: bytes.fromhex(value) if name == "block_map" and value else value for name, value in fields.items()}
     payload = bytes.fromhex(values.pop("payload", ""))
-    header = msgpack.packb({"v": 2} | values)
+    header = msgpack.packb({"v": 3} | values)
     return wire.decode([header, payload, struct.pack("<I", zlib.crc32(header + payload))])
 
 
@@ -47,7 +47,7 @@ def test_the_bytes_are_read_as_the_fields(case):
 
 @pytest.mark.parametrize("case", VECTORS["messages"], ids=lambda case: case["what"])
 def test_the_fields_are_written_as_the_bytes(case):
-    assert wire.encode(built(case["fields"]), version=2) == parts(case)
+    assert wire.encode(built(case["fields"]), version=3) == parts(case)
 
 
 @pytest.mark.parametrize("case", VECTORS["refused"], ids=lambda case: case["why"])

@@ -1,6 +1,6 @@
 """Peers of different protocol versions: they settle on one that both speak, or say clearly that there is none.
 
-Version 2 brought audit groups; a decoder of version 1 is one that reads no other.
+Version 2 brought audit groups, version 3 payloads in planes; a decoder of version 1 is one that reads no other.
 """
 
 import struct
@@ -150,6 +150,8 @@ def test_a_message_of_an_unknown_version_is_refused_and_an_error_is_heard(said):
 
 def test_a_message_is_written_in_the_lowest_version_that_has_it():
     pixels = ("uint8", "blosc2", b"")
+    for one in (Snapshot(0, 0, 5, 0, "uint16", "planes", b""), Audit(0, 0, 5, 0, "uint8", "planes", b"")):
+        assert version(wire.encode(one)) == 3
     assert version(wire.encode(Snapshot(0, 0, 5, 0, "uint16", "blosc2", b""))) == 1
     assert version(wire.encode(RawFrames(0, 0, 5, 0, *pixels))) == version(wire.encode(Gap(0, 0, 1, ""))) == 1
     assert version(wire.encode(Audit(0, 0, 5, 0, *pixels))) == 2
@@ -160,7 +162,7 @@ def test_a_stream_with_audit_groups_is_not_sent_to_a_decoder_that_does_not_know_
     event = encoder.receive(refusal(DecoderSession(OLD), encoder.hello()))
     assert isinstance(event, Refused)
     assert not event.error.retry
-    assert "version is 2, expected 1 to 1. Update framefold" in event.error.message
+    assert "version is 3, expected 1 to 1. Update framefold" in event.error.message
     plain = EncoderSession(STREAM)
     assert plain.receive(refusal(DecoderSession(OLD), plain.hello())).error.retry
 

@@ -57,7 +57,7 @@ def test_unknown_fields_are_ignored():
 @pytest.mark.parametrize(
     ("header", "body", "named"),
     [
-        ({"v": 3, "type": "ack", "position": 3, "credit": 4}, b"", "protocol version is 3, expected 1 to 2"),
+        ({"v": 4, "type": "ack", "position": 3, "credit": 4}, b"", "protocol version is 4, expected 1 to 3"),
         ({"type": "ack", "position": 3, "credit": 4}, b"", "protocol version is None"),
         ({"v": 1, "type": "shout"}, b"", "type 'shout' is unknown"),
         ({"v": 1, "type": ["ack"]}, b"", "is unknown"),

@@ -85,8 +85,7 @@ def store(folder, number, *, snapshots=5, raw=3, copies=1):
                 messages.append(Snapshot(position, 4 * position, 4, 1, **vars(sums)))
             if raw:
                 frames = payload.pack(random.integers(0, 255, (raw, 16, 24), np.uint8))
-                pixels = (frames.dtype, frames.codec, frames.payload, frames.base)
-                messages.append(RawFrames(snapshots, 4 * snapshots, raw, 1, *pixels))
+                messages.append(RawFrames(snapshots, 4 * snapshots, raw, 1, **vars(frames)))
             library.put(stream_id, messages, 1000)
             library.finish(stream_id, len(messages), 4 * snapshots + raw)
     return folder

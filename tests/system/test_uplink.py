@@ -25,7 +25,7 @@ from processes import free_port
 
 SHAPE, SPEC = (20, 30), MaskSpec(ratio=4, period=16)
 STREAM = StreamMetadata("a" * 32, "test", SHAPE, "uint8", (SPEC,), (derive_masks(SPEC, SHAPE).digest,), 0)
-SNAPSHOT = Snapshot(0, 0, 4, 0, "uint16", payload.CODEC, payload.encode(np.ones(SHAPE, np.uint16)))
+SNAPSHOT = Snapshot(0, 0, 4, 0, **vars(payload.pack(np.ones(SHAPE, np.uint16))))
 
 
 class Interrupting(MemoryJournal):

@@ -70,7 +70,7 @@ def unpack(data: Data, stream: StreamMetadata) -> Pixels:
             widest = np.dtype(snapshot_dtype(stream))
             fits = data.dtype not in payload.DTYPES or np.dtype(data.dtype) <= widest
             _expect(data, "type", data.dtype, f"at most {widest}", fits)
-            sums = payload.decode(data.payload, data.codec, data.dtype, stream.shape, data.base, data.quantisation)
+            sums = payload.decode(data, stream.shape, data.quantisation)
             return Folded(sums, _block_map(data, stream))
 
 
@@ -91,7 +91,7 @@ def _raw(data: RawFrames | Audit, count: int, stream: StreamMetadata) -> Counts:
     _expect(data, "type", data.dtype, stream.dtype, data.dtype == stream.dtype)
     size = count * math.prod(stream.shape) * np.dtype(data.dtype).itemsize
     _expect(data, "bytes of frames", size, f"at most {MAX_RAW_BYTES}, or one frame", count == 1 or size <= MAX_RAW_BYTES)
-    return payload.decode(data.payload, data.codec, data.dtype, (count, *stream.shape), data.base)
+    return payload.decode(data, (count, *stream.shape))
 
 
 def _block_map(data: Snapshot, stream: StreamMetadata) -> BlockMap:
