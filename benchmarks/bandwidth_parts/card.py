@@ -44,6 +44,7 @@ def _encode(cases: list[Row]) -> str:
         "threads",
         "GB/s",
         "of read",
+        "bound",
         "live",
         "single",
         "block map",
@@ -59,6 +60,7 @@ def _encode(cases: list[Row]) -> str:
             str(case["threads"]),
             _number(case["gb_s"], 1),
             _number(case["fraction_of_read"]),
+            _number(case["bound"]),
             _number(case["live_fraction_of_read"]),
             _number(case["single_fraction_of_read"]),
             _number(case["map_fraction_of_fold"]),
@@ -73,7 +75,19 @@ def _encode(cases: list[Row]) -> str:
 
 
 def _pipeline(cases: list[Row]) -> str:
-    head = ("frames", "threads", "GB/s", "kernel alone", "fraction", "bare stages", "fraction", "CPU s/Gpx", "wire ratio")
+    head = (
+        "frames",
+        "threads",
+        "GB/s",
+        "kernel alone",
+        "fraction",
+        "cores' bound",
+        "bare stages",
+        "fraction",
+        "CPU s/Gpx",
+        "far side",
+        "wire ratio",
+    )
     rows = [
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
@@ -81,9 +95,11 @@ def _pipeline(cases: list[Row]) -> str:
             _number(case["gb_s"], 1),
             _number(case["kernel_gb_s"], 1),
             _number(case["fraction_of_kernel"]),
+            _number(case["bound"]),
             _number(case["stages_gb_s"], 1),
             _number(case["fraction_of_stages"]),
-            _number(case["cpu_s_per_gigapixel"]),
+            _number(case["cpu_s_per_gigapixel"], 3),
+            _number(case["far_cpu_s_per_gigapixel"], 3),
             _number(case["wire_ratio"], 1),
         )
         for case in cases

@@ -2,8 +2,9 @@
 
 All of a case's figures are measured in turns on one array, larger than the caches. `fold` hands the kernel B frames at once;
 `live` folds them as they come from a camera, five at a time where they lie; `single` one at a time. Then the sums are loaded
-and stored for every frame: of uint8 frames too large for the caches that moves five bytes for one, which leaves a fifth of the
-read bandwidth (`single_bound`) and what the caches still hold of the sums. `map` folds with three families, drawn anew for
+and stored for every frame: that moves five bytes for one, which leaves a fifth of the read bandwidth (`single_bound`) and what
+the caches still hold of the sums. Whole groups move the sums once, too: B of B + 4 bytes are of frames (`bound`), unless the
+caches hold the sums. `map` folds with three families, drawn anew for
 each block; `watched` looks at every group first, as an adaptive stream does: what that adds is the cost of the motion
 statistic.
 """
@@ -58,7 +59,7 @@ def _measure(
         actions |= _fold_actions(frames, ratio, count)
     speeds = machine.compare(actions | (_rival_actions(frames) if ratio == RATIO else {}), rounds)
     described = {"dtype": dtype.name, "side": side, "ratio": ratio}
-    return [described | _case(speeds, count, dtype.itemsize) for count in threads]
+    return [described | _case(speeds, count, ratio) for count in threads]
 
 
 def headline(cases: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _rival_actions(frames: Counts) -> Actions:
     return actions
 
 
-def _case(speeds: machine.Rounds, threads: int, itemsize: int) -> dict[str, Any]:
+def _case(speeds: machine.Rounds, threads: int, ratio: int) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     read = f"read {threads}"
     found: dict[str, Any] = {
@@ -114,7 +115,8 @@ def _case(speeds: machine.Rounds, threads: int, itemsize: int) -> dict[str, Any]
         "gb_s": middle[f"fold {threads}"],
         "fraction_of_read": machine.ratio(speeds, f"fold {threads}", read),
         "times_memcpy": machine.ratio(speeds, f"fold {threads}", f"memcpy {threads}"),
-        "single_bound": itemsize / (itemsize + 2 * 2 * itemsize),  # sums twice as wide, loaded and stored
+        "bound": ratio / (ratio + 4),  # of whole groups: sums twice as wide, each line of them fetched and written once
+        "single_bound": 1 / (1 + 4),
     }
     for name in ("live", "single"):
         found[f"{name}_gb_s"] = middle[f"{name} {threads}"]

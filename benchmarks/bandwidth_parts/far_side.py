@@ -35,6 +35,14 @@ class FarSide:
 
     decoder: int
     sink: int
+    process: int
+    """Its number."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Time it has spent on the machine's cores so far."""
+        user, system = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     @property
     def endpoint(self) -> str:
@@ -50,7 +58,7 @@ def far_side(rate: float | None = None) -> Iterator[FarSide]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         try:
-            yield FarSide(**json.loads(process.stdout.readline()))
+            yield FarSide(**json.loads(process.stdout.readline()), process=process.pid)
         finally:
             process.kill()
 

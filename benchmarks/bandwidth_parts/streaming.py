@@ -1,6 +1,7 @@
 """Whole streams: the encoder with all its threads, from frames in memory to acknowledged snapshots.
 
-Unlimited, its speed is compared with the fold kernel alone on the same frames and threads. Through a limited link it shows how
+Unlimited, its speed is compared with the fold kernel alone on the same frames and threads, and with what the machine's cores
+could carry if none was ever idle (`bound`): the other end runs on them, too. Through a limited link it shows how
 many frames a second arrive with folding, and how many when the same frames are sent as they are.
 """
 
@@ -75,19 +76,30 @@ class Run:
     """One stream, from its first group to the last acknowledgement."""
 
     frames_s: float
+    pixels_s: float
     gb_s: float
     summary: Summary
+    far_cpu_s_per_gigapixel: float
+    """What the other end took, on the same cores."""
+
+    @property
+    def most_gb_s(self) -> float:
+        """With never an idle core: what all cores would carry of the time that both ends spend on a pixel."""
+        pixels_s = 1e9 * cores() / (self.summary.cpu_s_per_gigapixel + self.far_cpu_s_per_gigapixel)
+        return self.gb_s * pixels_s / self.pixels_s
 
 
 def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb: int, ratio: str = str(RATIO)) -> Run:
     """Stream for some seconds and wait until all of it is acknowledged."""
     groups: list[tuple[float, int]] = []
     keys = {"to": to.endpoint, "ratio": ratio, "threads": threads, "memory_mb": memory_mb}
+    far_before = to.cpu_s
     encoder = Encoder(MemorySource(frames, seconds), EncoderSettings.model_validate(keys))
     encoder.run(threading.Event(), lambda summary: groups.append((time.perf_counter(), summary.frames)))
     end, (start, first) = time.perf_counter(), groups[0]
     frames_s = (encoder.summary.frames - first) / (end - start)
-    return Run(frames_s, frames_s * frames[0].nbytes / 1e9, encoder.summary)
+    far_s = (to.cpu_s - far_before) / (encoder.summary.frames * frames[0].size) * 1e9
+    return Run(frames_s, frames_s * frames[0].size, frames_s * frames[0].nbytes / 1e9, encoder.summary, far_s)
 
 
 def measure_pipeline(frames: Counts, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -112,9 +124,11 @@ def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) ->
         "gb_s": statistics.median(run.gb_s for run in runs),
         "kernel_gb_s": statistics.median(kernel),
         "fraction_of_kernel": statistics.median(run.gb_s / alone for run, alone in zip(runs, kernel, strict=True)),
+        "bound": statistics.median(run.most_gb_s / alone for run, alone in zip(runs, kernel, strict=True)),
         "stages_gb_s": statistics.median(stages),
         "fraction_of_stages": statistics.median(run.gb_s / bare for run, bare in zip(runs, stages, strict=True)),
         "cpu_s_per_gigapixel": statistics.median(run.summary.cpu_s_per_gigapixel for run in runs),
+        "far_cpu_s_per_gigapixel": statistics.median(run.far_cpu_s_per_gigapixel for run in runs),
         "wire_ratio": statistics.median(run.summary.wire_ratio for run in runs),
     }
 
