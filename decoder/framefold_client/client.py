@@ -60,6 +60,10 @@ class Client:
             if len(groups) >= page["positions"]:
                 return groups
 
+    def delete(self, stream_id: str) -> None:
+        """Delete a stream for good; not while it is being sent."""
+        self._ask("DELETE", f"/streams/{stream_id}")
+
     def models(self) -> list[dict[str, Any]]:
         """What the decoder can reconstruct with, unusable models and their problems among them."""
         models: list[dict[str, Any]] = self._json("/models")
@@ -89,8 +93,11 @@ class Client:
         return array
 
     def _get(self, path: str, **parameters: str | int) -> httpx.Response:
+        return self._ask("GET", path, **parameters)
+
+    def _ask(self, method: str, path: str, **parameters: str | int) -> httpx.Response:
         try:
-            response = self._http.get(path, params=parameters)
+            response = self._http.request(method, path, params=parameters)
         except httpx.HTTPError as error:
             hint = "Is framefold-decoder running?"
             raise ClientError(f"the decoder at {self._address} does not answer: {error}", hint=hint) from error

@@ -78,6 +78,10 @@ class Arrivals:
         found = [problem for arrival in list(self._streams.values()) for problem in arrival.problems]
         return found + [f"stream {stream_id} cannot go on: {error}" for stream_id, error in self._broken.items()]
 
+    def holds(self, stream_id: str) -> bool:
+        """Whether a stream is being sent, or what arrived of it is not all stored; from any thread."""
+        return stream_id in self._streams
+
     def open(self, stream: StreamMetadata, record: StreamRecord) -> Arrival:
         """A stream that is not complete in the catalogue; `record` is what that says. Raises `StoreError`, and
         `RemoteProtocolError` while the stream is being closed."""
@@ -95,7 +99,8 @@ class Arrivals:
     def sync(self) -> None:
         """Put what was taken on the disk, as far as it has room."""
         if self._broken and time.monotonic() >= self._take_up_again:
-            self._take_up([name for name, error in self._broken.items() if _may_pass(error)])
+            gone = [name for name in self._broken if not (self._folder / name).exists()]  # deleted with its stream
+            self._take_up([*gone, *(name for name, error in self._broken.items() if _may_pass(error))])
         for arrival in self._streams.values():
             arrival.sync()
         if any(arrival.stored < arrival.synced for arrival in self._streams.values()):
@@ -127,7 +132,8 @@ class Arrivals:
     def _reopen(self, folder: Path) -> None:
         with disk_errors(f"reading journal {folder}"):
             if not DiskJournal.exists(folder):  # it was being made, or deleted
-                _remove_empty(folder)
+                if folder.exists():
+                    _remove_empty(folder)
                 return
         record = self._library.catalogue.stream(folder.name)
         journal = DiskJournal.open(folder, self._limit_bytes)

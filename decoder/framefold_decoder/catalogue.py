@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import CursorResult, make_url, select, update
+from sqlalchemy import CursorResult, delete, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,8 @@ from framefold_protocol.errors import RemoteProtocolError, StoreError
 from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
 
 State = Literal["receiving", "complete"]
+_DELETED = "deleted"
+"""State of a stream that is no more. Its row stays, so that its encoder is not taken for a new one."""
 
 
 @dataclass(frozen=True)
@@ -143,17 +145,39 @@ class Catalogue:
             changes = {"state": "complete", "updated_unix_ns": time.time_ns()}
             self._expect_one("finish at", session.execute(update(StreamRow).where(*found).values(changes)), stream_id, position)
 
+    def delete(self, stream_id: str) -> bool:
+        """Forget a stream, but for its id and owner; whether there was one."""
+        found = StreamRow.id == stream_id, StreamRow.state != _DELETED
+        with self._session() as session:
+            deleted = _changed(session.execute(update(StreamRow).where(*found).values(state=_DELETED)))
+            if deleted:
+                session.execute(delete(PositionRow).where(PositionRow.stream_id == stream_id))
+        return deleted
+
+    def deleted(self) -> list[str]:
+        """The ids of streams that were deleted."""
+        with self._session() as session:
+            return list(session.scalars(select(StreamRow.id).where(StreamRow.state == _DELETED)))
+
+    def check_not_deleted(self, stream_id: str) -> None:
+        """Raise `RemoteProtocolError` (code `deleted`) when this stream was deleted."""
+        with self._session() as session:
+            row = session.get(StreamRow, stream_id)
+            if row is not None and row.state == _DELETED:
+                hint = "Send the source as a new stream, with an empty journal"
+                raise RemoteProtocolError(f"stream {stream_id} was deleted at the decoder", code="deleted", hint=hint)
+
     def streams(self) -> list[StreamRecord]:
         """All streams, the newest first."""
         with self._session() as session:
-            newest = select(StreamRow).order_by(StreamRow.added_unix_ns.desc(), StreamRow.id)
-            return [_record(row) for row in session.scalars(newest)]
+            kept = select(StreamRow).where(StreamRow.state != _DELETED)
+            return [_record(row) for row in session.scalars(kept.order_by(StreamRow.added_unix_ns.desc(), StreamRow.id))]
 
     def stream(self, stream_id: str) -> StreamRecord | None:
         """One stream; None when it is unknown."""
         with self._session() as session:
             row = session.get(StreamRow, stream_id)
-            return None if row is None else _record(row)
+            return None if row is None or row.state == _DELETED else _record(row)
 
     def owner(self, stream_id: str) -> str:
         """The name of the key that opened a stream; empty when it came without one, or is unknown."""

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.command == "verify":
             return _verify(settings, options.stream)
-        if options.command == "decode":
-            _decode(settings, options.stream)
+        if options.command in ("decode", "delete"):
+            {"decode": _decode, "delete": _delete}[options.command](settings, options.stream)
             return 0
         command = {"serve": _serve, "models": _models}[options.command]
         command(settings)
@@ -111,8 +111,7 @@ def _decode(settings: DecoderSettings, stream_id: str) -> None:
         raise SettingsError(
             "model is none, which decodes nothing", hint="Name one with --model; framefold-decoder models lists them"
         )
-    if not settings.data.is_dir():
-        raise SettingsError(f"data folder {settings.data} does not exist", hint="Name it with --data")
+    _check_data(settings)
     registry = Registry(settings.models, provider=settings.provider, precision=settings.precision, threads=settings.threads)
     registry.check(settings.model)
     with closing(Library.open(settings.data, mask_folder=settings.masks)) as library:
@@ -122,6 +121,19 @@ def _decode(settings: DecoderSettings, stream_id: str) -> None:
                 decoded = decoder.decode(stream_id, group.position, settings.model)
                 told = {"position": group.position, "frames": group.frames, **asdict(decoded.quality)}
                 print(json.dumps(told | {"made_by": asdict(decoded.provenance)}), flush=True)
+
+
+def _delete(settings: DecoderSettings, stream_id: str) -> None:
+    from framefold_decoder.library import Library
+
+    _check_data(settings)
+    with closing(Library.open(settings.data)) as library:
+        library.delete(stream_id)
+
+
+def _check_data(settings: DecoderSettings) -> None:
+    if not settings.data.is_dir():
+        raise SettingsError(f"data folder {settings.data} does not exist", hint="Name it with --data")
 
 
 def _keygen(name: str, folder: Path) -> None:
@@ -162,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("stream", nargs="?", metavar="STREAM", help="a stream's id (default all)")
     verify.add_argument("--config", type=Path, help="TOML file of settings")
     verify.add_argument("--data", help=f"{DecoderSettings.model_fields['data'].description}")
+    told = "delete a stream for good, of a decoder that does not run; a running service does it by DELETE /streams/ID"
+    delete = commands.add_parser("delete", help=told)
+    delete.add_argument("stream", metavar="STREAM", help="the stream's id, 32 hex digits")
+    delete.add_argument("--config", type=Path, help="TOML file of settings")
+    delete.add_argument("--data", help=f"{DecoderSettings.model_fields['data'].description}")
     keygen = commands.add_parser("keygen", help="make this decoder's keys for the link")
     keygen.add_argument("name", nargs="?", default="decoder", metavar="NAME", help="of the key files (default decoder)")
     keygen.add_argument("--folder", type=Path, default=Path("keys"), help="where to put them (default keys)")

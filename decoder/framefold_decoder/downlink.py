@@ -136,6 +136,10 @@ class Downlink:
         """Whether encoders are served."""
         return self._thread.is_alive() and self._gatekeeper.running and self._arrivals.running
 
+    def sending(self, stream_id: str) -> bool:
+        """Whether a stream is being received, or stored and closed."""
+        return self._arrivals.holds(stream_id)
+
     def problems(self) -> list[str]:
         """What keeps streams from being stored; empty when all is well."""
         refused, when = self._storage_problem

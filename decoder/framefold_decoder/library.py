@@ -4,6 +4,7 @@
     record = library.add_stream(hello.stream)         # new or known; welcome from record.position, record.frames
     library.put(stream_id, [data, ...], wire_bytes)   # on the disk and in the catalogue when it returns: acknowledge
     library.finish(stream_id, end.position, end.frames)
+    library.delete(stream_id)                         # for good
 
     for stream_id, position in library.catalogue.pending():           # any decode thread
         store = library.store(stream_id)
@@ -15,7 +16,9 @@ One process at a time may open a library; readers of the Zarr folders need no le
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +35,7 @@ from framefold_protocol.durable import disk_errors, lock_folder
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
+_log = logging.getLogger(__name__)
 _KEPT_OPEN = 64
 """Stores, the last ones asked for: each holds its masks and its table in memory."""
 
@@ -65,7 +69,9 @@ class Library:
         except BaseException:
             lock.close()
             raise
-        return cls(folder, catalogue, mask_folder, lock)
+        library = cls(folder, catalogue, mask_folder, lock)
+        library._finish_deleting()
+        return library
 
     def close(self) -> None:
         """Close the catalogue and let go of the folder. Stores need no closing."""
@@ -96,12 +102,13 @@ class Library:
     def add_stream(self, metadata: StreamMetadata, key_name: str = "") -> StreamRecord:
         """Take up a stream, or find it; it belongs to the key it first comes with.
 
-        Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own or its key is another.
+        Raises `StoreError`, or `RemoteProtocolError` when its metadata cannot be its own, its key is another, or it is deleted.
         """
         check_metadata(metadata)
         self.check_owner(metadata.stream_id, key_name)
         path = self.path(metadata.stream_id)
         with self._lock:
+            self.catalogue.check_not_deleted(metadata.stream_id)
             known = self.catalogue.stream(metadata.stream_id)
             if not path.exists() and (known is None or known.position == 0):
                 StreamStore.create(path, metadata)  # before the catalogue has it: no stream without a store
@@ -137,3 +144,30 @@ class Library:
         """Store a snapshot's reconstruction, (B, H, W) float32 counts: pixels first, catalogue after."""
         self.store(stream_id).put_frames(position, frames, quality, provenance)
         self.catalogue.mark_decoded(stream_id, position, provenance.model, quality.chi2, quality.psnr)
+
+    def delete(self, stream_id: str) -> None:
+        """Delete a stream for good, that nobody is sending: its pixels, and what waits for the store in its journal.
+
+        It is out of the catalogue before its files are: a crash between leaves files that the next `open` deletes. Raises
+        `InputError` when the stream is unknown.
+        """
+        with self._lock:
+            if not self.catalogue.delete(stream_id):
+                raise InputError(f"stream {stream_id!r} is unknown", hint="List the streams there are")
+            self._stores.pop(stream_id, None)
+            self._recent.pop(stream_id, None)
+        self._delete_files(stream_id)
+        _log.info("stream %s is deleted", stream_id)
+
+    def _finish_deleting(self) -> None:
+        for stream_id in self.catalogue.deleted():
+            try:
+                self._delete_files(stream_id)
+            except StoreError as error:
+                _log.warning("%s", error)
+
+    def _delete_files(self, stream_id: str) -> None:
+        for folder in (self.path(stream_id), self.folder / "journal" / stream_id):
+            with disk_errors(f"deleting {folder}"):
+                if folder.exists():
+                    shutil.rmtree(folder)

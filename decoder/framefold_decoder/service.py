@@ -58,6 +58,7 @@ def serve(settings: DecoderSettings) -> None:
             tokens=tokens,
             metrics=metrics,
             decode=unfolder.request if settings.model != "none" else None,
+            sending=downlink.sending,
         )
         server = _http_server(app, settings)
         _log.info("encoders connect to %s", settings.ingest)

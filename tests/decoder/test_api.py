@@ -338,7 +338,25 @@ def test_numbers_beyond_any_integer_type_are_out_of_range(client, stream):
 
 def test_unknown_routes_and_methods_have_the_same_error_shape(client, stream):
     assert "/nowhere" in error_of(client.get("/nowhere"), 404)
-    assert "DELETE" in error_of(client.delete(stream), 405)
+    assert "PATCH" in error_of(client.patch(stream), 405)
+
+
+def test_a_stream_is_deleted_for_good(library):
+    example = Example(make_metadata()).fold(2)
+    stream_id = example.metadata.stream_id
+    library.add_stream(example.metadata)
+    library.put(stream_id, example.messages, 1)
+    sent = {stream_id}
+    with served(create_app(library, sending=sent.__contains__)) as client:
+        path = f"/api/v1/streams/{stream_id}"
+        assert "is being sent" in error_of(client.delete(path), 409)
+        assert ok(client.get(f"{path}/snapshots/1"))
+        sent.clear()
+        assert client.delete(path).status_code == 204
+        for again in (client.delete(path), client.get(path), client.get(f"{path}/snapshots/1")):
+            assert "unknown" in error_of(again, 404)
+        assert stream_id not in {stream["id"] for stream in ok(client.get("/api/v1/streams")).json()}
+    assert not library.path(stream_id).exists()
 
 
 def test_a_failing_service_says_so_without_a_traceback(library):

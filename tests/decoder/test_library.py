@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -82,6 +83,41 @@ def test_a_store_that_vanished_is_not_made_anew(library):
     with pytest.raises(StoreError, match="not a framefold store"):
         again.put(stream_id, example.messages, 10)
     again.close()
+
+
+def test_what_is_deleted_is_gone_and_not_taken_up_again(library, tmp_path):
+    gone, kept = (Example(make_metadata()).fold(2) for _ in range(2))
+    for example in (gone, kept):
+        library.add_stream(example.metadata)
+        library.put(example.metadata.stream_id, example.messages, 10)
+    stream_id = gone.metadata.stream_id
+    journal = tmp_path / "data/journal" / stream_id
+    journal.mkdir(parents=True)
+    (journal / "segment").touch()
+    library.delete(stream_id)
+    assert not library.path(stream_id).exists()
+    assert not journal.exists()
+    assert [record.metadata for record in library.catalogue.streams()] == [kept.metadata]
+    assert {task[0] for task in library.catalogue.pending()} == {kept.metadata.stream_id}
+    for ask in (library.delete, library.store):
+        with pytest.raises(InputError, match="unknown"):
+            ask(stream_id)
+    with pytest.raises(RemoteProtocolError, match="was deleted at the decoder") as caught:
+        library.add_stream(gone.metadata)
+    assert caught.value.code == "deleted"
+    assert not library.path(stream_id).exists()
+    np.testing.assert_array_equal(library.store(kept.metadata.stream_id).snapshot(1), _sums(kept, 1))
+
+
+def test_killed_while_it_deleted_the_next_start_finishes(library, tmp_path):
+    example = Example(make_metadata()).fold(2)
+    stream_id = example.metadata.stream_id
+    library.add_stream(example.metadata)
+    library.put(stream_id, example.messages, 10)
+    library.catalogue.delete(stream_id)  # and no further
+    library.close()
+    with closing(Library.open(tmp_path / "data")) as after:
+        assert not after.path(stream_id).exists()
 
 
 def test_a_folder_in_use_is_not_opened_again(library):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
+from framefold_client import ClientError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from processes import Decoder, finish, run
 
@@ -107,3 +108,35 @@ def test_another_source_does_not_go_on_with_the_stream(tmp_path, movie):
     assert refused.status == 2
     assert "whose version is" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_deleted_stream_is_gone_and_its_encoder_is_told(tmp_path, movie):
+    _, source = movie
+    options = ("--journal", tmp_path / "journal")
+    with Decoder(tmp_path / "data", ("--model", "none", "--credit", 2)) as decoder:
+        other = decoder.run_encoder(source).json["stream_id"]
+        encoder = decoder.start_encoder(source, *options)
+        sent = decoder.wait_until(
+            lambda stream: stream["state"] == "receiving" and stream["positions"] >= 1, "something stored"
+        )
+        with decoder.client() as client, pytest.raises(ClientError, match="is being sent"):
+            client.delete(sent["id"])
+        encoder.kill()
+        finish(encoder)
+        decoder.stop()
+        deleted = run("framefold-decoder", "delete", sent["id"], "--data", decoder.data)
+        assert deleted.status == 0, deleted.stderr
+        again = run("framefold-decoder", "delete", sent["id"], "--data", decoder.data)
+        assert again.status == 2
+        assert "is unknown" in again.stderr
+        decoder.start()
+        with decoder.client() as client:
+            assert [stream["id"] for stream in client.streams()] == [other]
+            refused = decoder.run_encoder(source, *options)
+            assert refused.status == 2
+            assert "was deleted at the decoder" in refused.stderr
+            client.delete(other)
+            assert client.streams() == []
+        decoder.stop()
+        assert list((decoder.data / "streams").iterdir()) == []
+        assert run("framefold-decoder", "verify", "--data", decoder.data).status == 0

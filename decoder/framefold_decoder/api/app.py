@@ -14,7 +14,7 @@ from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.3.0"
+API_VERSION = "1.4.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"
@@ -29,12 +29,14 @@ def create_app(
     tokens: Tokens | None = None,
     metrics: Metrics | None = None,
     decode: Decode | None = None,
+    sending: Callable[[str], bool] = lambda stream_id: False,
 ) -> FastAPI:
     """The REST service of a library.
 
     `models` tells the models, objects or maps with the fields of `schemas.ModelInfo`; `problems`, what else than the library
     keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer; `tokens` says who may ask, None:
-    everybody who reaches loopback; `decode` has snapshots decoded again. The caller closes the library.
+    everybody who reaches loopback; `decode` has snapshots decoded again; `sending` tells which streams cannot be deleted. The
+    caller closes the library.
     """
     app = FastAPI(
         title="framefold decoder",
@@ -45,7 +47,7 @@ def create_app(
     )
     metrics = metrics or Metrics()
     metrics.watch(library, problems)
-    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode)
+    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode, sending)
     for router in (streams.router, frames.router, service.models_router):
         app.include_router(router, prefix=PREFIX, dependencies=[Authorized], responses=REFUSALS)
     app.include_router(service.metrics_router, dependencies=[Authorized], responses=REFUSALS)

@@ -39,6 +39,8 @@ class Context:
     metrics: Metrics
     decode: Decode | None
     """Has snapshots decoded again; None: nothing is decoded here."""
+    sending: Callable[[str], bool]
+    """Whether the stream of an id is being sent, or closed."""
 
 
 def _context(request: Request) -> Context:

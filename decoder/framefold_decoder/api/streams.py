@@ -1,4 +1,4 @@
-"""Routes that tell of streams: the list, one in full, its quality table."""
+"""Routes that tell of streams: the list, one in full, its quality table; one to decode it again, one to delete it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,20 @@ def decode_stream(record: RecordOf, context: ContextOf, wanted: DecodeRequest) -
         return DecodeAccepted(snapshots=context.decode(record.metadata.stream_id, wanted.model, wanted.start, wanted.stop))
     except ModelError as error:
         raise ApiError(422, error.message, error.hint) from error
+
+
+@router.delete(
+    "/{stream_id}",
+    status_code=204,
+    responses=error_responses(s404="No such stream.", s409="It is being sent.", s422="A parameter is out of bounds."),
+)
+def delete_stream(record: RecordOf, context: ContextOf) -> None:
+    """Delete a stream for good: snapshots, frames and all that is known of it. Its encoder cannot go on with it."""
+    stream_id = record.metadata.stream_id
+    if context.sending(stream_id):
+        hint = "Stop its encoder first; one that vanished is given up after ten minutes"
+        raise ApiError(409, f"stream {stream_id} is being sent", hint)
+    context.library.delete(stream_id)
 
 
 def _summary(record: StreamRecord) -> dict[str, Any]:
