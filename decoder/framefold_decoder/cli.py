@@ -19,6 +19,7 @@ from framefold_decoder.api.tokens import Scope, add_token
 from framefold_decoder.settings import DecoderSettings, load_decoder_settings
 from framefold_protocol.errors import FramefoldError, SettingsError
 from framefold_protocol.keys import KeyPair, write_key_files
+from framefold_protocol.settings import help_of, version_of
 
 _OPTIONS = (
     "data",
@@ -156,6 +157,7 @@ def _token(settings: DecoderSettings, name: str, scope: Scope) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="framefold-decoder", description="Stores, unfolds and serves folded frames.")
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, purpose in (
         ("serve", "receive, store, reconstruct and serve streams"),
@@ -169,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         for option in _OPTIONS:
             described = DecoderSettings.model_fields[option]
             name = option.replace("_", "-")
-            command.add_argument(f"--{name}", help=f"{described.description} (default {described.default})")
+            command.add_argument(f"--{name}", help=help_of(described))
     verify = commands.add_parser("verify", help="re-read everything that is stored and check its checksums; changes nothing")
     verify.add_argument("stream", nargs="?", metavar="STREAM", help="a stream's id (default all)")
     verify.add_argument("--config", type=Path, help="TOML file of settings")

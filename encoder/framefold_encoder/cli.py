@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.keys import KeyPair, write_key_files
+from framefold_protocol.settings import help_of, version_of
 
 if TYPE_CHECKING:  # what takes long to import is imported where an interrupt is answered properly
     from framefold_encoder.summary import Summary
@@ -167,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="framefold-encoder", description="Folds a detector's frames and streams the snapshots."
     )
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     commands.add_parser("warm-up", help="compile everything ahead of time, so that the first run starts at once")
     keygen = commands.add_parser("keygen", help="make this encoder's keys for the link")
@@ -179,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="TOML file of settings; every key also as FRAMEFOLD_ENCODER_KEY")
     for name in _OPTIONS:
         described = EncoderSettings.model_fields[name]
-        option, text = f"--{name.replace('_', '-')}", f"{described.description} (default {described.default})"
+        option, text = f"--{name.replace('_', '-')}", help_of(described)
         if described.annotation is bool:
             run.add_argument(option, help=text, action="store_const", const=True)
         else:

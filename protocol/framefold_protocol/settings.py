@@ -10,10 +10,12 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from framefold_protocol.errors import SettingsError
 
@@ -54,6 +56,18 @@ def load_settings(
         expected = first["msg"].removeprefix("Value error, ")
         message = f"{where}: {_shown(where, key, prefix)} is {first['input']!r}, expected: {expected}"
         raise SettingsError(message, hint=model.model_fields[key].description or "" if key else "") from error
+
+
+def help_of(described: FieldInfo) -> str:
+    """What `--help` says of a setting."""
+    choices = get_args(described.annotation) if get_origin(described.annotation) is Literal else ()
+    among = f"; one of {', '.join(map(str, choices))}" if choices else ""
+    return f"{described.description}{among} (default {described.default})".replace("%", "%%")
+
+
+def version_of(program: str) -> str:
+    """What `--version` says."""
+    return f"{program} {version('framefold')}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

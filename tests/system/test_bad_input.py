@@ -1,6 +1,7 @@
 """What a user may get wrong: one line that says what and how to mend it, a non-zero exit, nothing left behind."""
 
 import socket
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -126,3 +127,14 @@ def test_models_that_cannot_be_used(tmp_path):
     damaged = run("framefold-decoder", "serve", "--data", tmp_path / "data", "--models", models, "--model", "mine")
     said_in_one_line(damaged, "mine")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("program", ["framefold-encoder", "framefold-decoder"])
+def test_a_program_tells_its_version_and_what_may_be_chosen(program):
+    told = run(program, "--version")
+    assert (told.status, told.stdout) == (0, f"{program} {version('framefold')}\n")
+    command, choices = {
+        "framefold-encoder": ("run", "one of lossless, variance-stabilised"),
+        "framefold-decoder": ("serve", "one of auto, cpu, cuda, tensorrt"),
+    }[program]
+    assert choices in " ".join(run(program, command, "--help").stdout.split())
