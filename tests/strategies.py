@@ -29,7 +29,7 @@ pixels = {
     "frames": naturals,
     "timestamp_ns": naturals,
     "dtype": dtypes,
-    "codec": st.sampled_from(["planes", "blosc2"]),
+    "codec": st.sampled_from(["planes", "bins", "blosc2"]),
     "shift": st.integers(0, 15),
     "payload": st.binary(max_size=200),
     "base": naturals,

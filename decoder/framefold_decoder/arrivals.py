@@ -110,8 +110,8 @@ class Arrivals:
         """Delete the journals of streams that are complete, and of those that are idle and not among the ones being sent."""
         for stream_id, arrival in list(self._streams.items()):
             if arrival.complete or (arrival.idle and stream_id not in sent):
-                del self._streams[stream_id]
                 _delete(arrival.journal)
+                del self._streams[stream_id]
 
     def wake(self) -> None:
         """Something was synced or ended: look for work now."""

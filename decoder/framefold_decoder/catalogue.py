@@ -146,10 +146,12 @@ class Catalogue:
             self._expect_one("finish at", session.execute(update(StreamRow).where(*found).values(changes)), stream_id, position)
 
     def delete(self, stream_id: str) -> bool:
-        """Forget a stream, but for its id and owner; whether there was one."""
+        """Forget a stream, but for its id, its owner and when it was here; whether there was one."""
         found = StreamRow.id == stream_id, StreamRow.state != _DELETED
+        counts = dict.fromkeys(("position", "frames", "frames_received", "snapshots", "decoded", "bytes_received"), 0)
+        emptied = {"state": _DELETED, "name": "", "fields": {}, "updated_unix_ns": time.time_ns()} | counts
         with self._session() as session:
-            deleted = _changed(session.execute(update(StreamRow).where(*found).values(state=_DELETED)))
+            deleted = _changed(session.execute(update(StreamRow).where(*found).values(emptied)))
             if deleted:
                 session.execute(delete(PositionRow).where(PositionRow.stream_id == stream_id))
         return deleted

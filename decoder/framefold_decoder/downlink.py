@@ -229,8 +229,12 @@ class Downlink:
             peer.arrival.count(wire.size(parts))
 
     def _open(self, identity: bytes, peer: _Peer, opened: Opened) -> None:
+        self._check(peer, opened.stream)
+        with self._library.taking_up:
+            self._take_up(identity, peer, opened)
+
+    def _take_up(self, identity: bytes, peer: _Peer, opened: Opened) -> None:
         stream = opened.stream
-        self._check(peer, stream)
         record = self._library.add_stream(stream, peer.key_name)
         loser = self._claims.take(opened, identity)
         if loser is not None and loser in self._peers:

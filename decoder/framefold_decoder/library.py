@@ -21,7 +21,8 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 from weakref import WeakValueDictionary
@@ -51,6 +52,8 @@ class Library:
         self._stores: WeakValueDictionary[str, StreamStore] = WeakValueDictionary()  # one for all, while anybody has it
         self._recent: OrderedDict[str, StreamStore] = OrderedDict()
         self._lock = threading.Lock()
+        self.taking_up = threading.Lock()
+        """Held from a stream's hello until it is known to be in use: nobody may delete it meanwhile."""
 
     @classmethod
     def open(cls, folder: Path, *, database_url: str | None = None, mask_folder: Path | None = None) -> Library:
@@ -70,7 +73,11 @@ class Library:
             lock.close()
             raise
         library = cls(folder, catalogue, mask_folder, lock)
-        library._finish_deleting()
+        try:
+            library._finish_deleting()
+        except BaseException:
+            library.close()
+            raise
         return library
 
     def close(self) -> None:
@@ -145,19 +152,22 @@ class Library:
         self.store(stream_id).put_frames(position, frames, quality, provenance)
         self.catalogue.mark_decoded(stream_id, position, provenance.model, quality.chi2, quality.psnr)
 
-    def delete(self, stream_id: str) -> None:
-        """Delete a stream for good, that nobody is sending: its pixels, and what waits for the store in its journal.
+    def delete(self, stream_id: str, in_use: Callable[[str], bool] = lambda stream_id: False) -> bool:
+        """Delete a stream for good, its pixels and what waits for the store in its journal; False while it is `in_use`.
 
-        It is out of the catalogue before its files are: a crash between leaves files that the next `open` deletes. Raises
-        `InputError` when the stream is unknown.
+        It is out of the catalogue before its files are: what a crash or a failing disk leaves of them is deleted by another
+        call, or by the next `open`. Raises `InputError` when there is nothing of the stream, and `StoreError`.
         """
-        with self._lock:
-            if not self.catalogue.delete(stream_id):
+        with self.taking_up, self._lock:
+            if in_use(stream_id):
+                return False
+            if not self.catalogue.delete(stream_id) and not (stream_id in self.catalogue.deleted() and self._files(stream_id)):
                 raise InputError(f"stream {stream_id!r} is unknown", hint="List the streams there are")
             self._stores.pop(stream_id, None)
             self._recent.pop(stream_id, None)
         self._delete_files(stream_id)
         _log.info("stream %s is deleted", stream_id)
+        return True
 
     def _finish_deleting(self) -> None:
         for stream_id in self.catalogue.deleted():
@@ -166,8 +176,16 @@ class Library:
             except StoreError as error:
                 _log.warning("%s", error)
 
+    def _files(self, stream_id: str) -> list[Path]:
+        """The folders there are of a stream."""
+        path = self.path(stream_id)
+        return [one for one in (path, path.with_suffix(".deleted"), self.folder / "journal" / stream_id) if one.exists()]
+
     def _delete_files(self, stream_id: str) -> None:
-        for folder in (self.path(stream_id), self.folder / "journal" / stream_id):
-            with disk_errors(f"deleting {folder}"):
-                if folder.exists():
-                    shutil.rmtree(folder)
+        """Out of the way first, so that who is just writing frames puts none into what is being deleted."""
+        path = self.path(stream_id)
+        with disk_errors(f"deleting stream {stream_id}"), ExitStack() as all_of_them:
+            if path.exists() and not path.with_suffix(".deleted").exists():
+                path.rename(path.with_suffix(".deleted"))
+            for folder in self._files(stream_id):
+                all_of_them.callback(shutil.rmtree, folder)

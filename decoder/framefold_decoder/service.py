@@ -22,6 +22,7 @@ from framefold_decoder.metrics import Metrics
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.settings import DecoderSettings
 from framefold_decoder.unfolding import Unfolder
+from framefold_protocol import payload
 from framefold_protocol.endpoint import is_loopback
 from framefold_protocol.errors import SettingsError, StoreError
 
@@ -39,6 +40,7 @@ def serve(settings: DecoderSettings) -> None:
     metrics = Metrics()
     registry = Registry(settings.models, provider=settings.provider, precision=settings.precision, threads=settings.threads)
     registry.check(settings.model)
+    payload.warm_up()  # else the link would wait for the first snapshot of every type
     with ExitStack() as stack:
         http = stack.enter_context(_listen(*settings.http_address))
         library = Library.open(settings.data, mask_folder=settings.masks)

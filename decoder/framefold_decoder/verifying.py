@@ -66,17 +66,17 @@ def verify(data: Path, stream_id: str | None = None) -> Findings:
         raise StoreError(f"data folder {data} is in use by a decoder", hint="Stop it first: what is being written changes")
     with lock:
         found = Findings()
-        records = _catalogue(data / "catalogue.sqlite", found)
+        records, deleted = _catalogue(data / "catalogue.sqlite", found)
         if stream_id is not None and stream_id not in records:
             raise InputError(f"stream {stream_id!r} is unknown", hint=f"Known are: {', '.join(records) or 'none'}")
         for record in records.values():
             if stream_id in (None, record.metadata.stream_id):
                 _check(f"stream {record.metadata.stream_id}", found, _check_stream, data, record)
         for path in sorted((data / "streams").glob("*.zarr")):
-            if path.stem not in records and stream_id is None:
+            if path.stem not in (*records, *deleted) and stream_id is None:
                 _check(f"store {path}", found, _check_stray, path)
         for folder in sorted((data / "journal").glob(stream_id or "*")):
-            if segment_paths(folder):  # else it was being made, or deleted
+            if segment_paths(folder) and folder.name not in deleted:  # else it was being made, or deleted
                 _check(f"journal {folder}", found, _check_journal, folder, records.get(folder.name))
         return found
 
@@ -88,8 +88,8 @@ def _check(where: str, found: Findings, check: Callable[..., None], *arguments: 
         found.problems.append(f"{where}: {error}")
 
 
-def _catalogue(path: Path, found: Findings) -> dict[str, StreamRecord]:
-    """The streams by id, the oldest first."""
+def _catalogue(path: Path, found: Findings) -> tuple[dict[str, StreamRecord], list[str]]:
+    """The streams by id, the oldest first; and the ids of deleted ones, whose files the next start of a decoder deletes."""
     log = path.with_name(f"{path.name}-wal").exists()  # of a decoder that was killed; SQLite keeps an index beside it
     url = f"{path.resolve().as_uri()}?{'mode=ro' if log else 'immutable=1'}"
     try:
@@ -99,7 +99,7 @@ def _catalogue(path: Path, found: Findings) -> dict[str, StreamRecord]:
         raise StoreError(f"catalogue {path} cannot be read: {error}", hint="Restore it from a backup") from error
     catalogue = Catalogue(f"sqlite:///{url}&uri=true")
     try:
-        return {record.metadata.stream_id: record for record in reversed(catalogue.streams())}
+        return {record.metadata.stream_id: record for record in reversed(catalogue.streams())}, catalogue.deleted()
     finally:
         catalogue.close()
 

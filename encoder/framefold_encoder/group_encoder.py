@@ -272,6 +272,7 @@ def warm_up() -> None:
 
 def _compile_coders(frames: Frames, sums: Frames) -> None:
     payload.pack(frames)
+    payload.pack(sums + sums.dtype.type(2**15), VarianceStabilised())  # bins above a byte
     for quantisation in (None, VarianceStabilised()):
         payload.pack(sums, quantisation)
 

@@ -17,8 +17,8 @@ VERSIONS = (1, 3)
 """Lowest and highest version this package reads and writes."""
 
 
-PLANES = "planes"
-"""The payload codec that is written; `payload.py` knows the others that are read."""
+PLANES, BINS = "planes", "bins"
+"""The payload codecs that are written, of exact values and of their bins; `payload.py` knows the others that are read."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from framefold_protocol import payload_v1, planes
 from framefold_protocol.anscombe import Counts, Kind, VarianceStabilised
 from framefold_protocol.chunks import decompress, sizes
-from framefold_protocol.errors import RemoteProtocolError
-from framefold_protocol.messages import PLANES
+from framefold_protocol.errors import InputError, RemoteProtocolError
+from framefold_protocol.messages import BINS, PLANES
 from framefold_protocol.planes import BYTE, Bytes, Layout
 
 DTYPES = ("uint8", "uint16", "uint32", "uint64")
@@ -63,14 +63,17 @@ class Packed:
 def pack(pixels: Counts, quantisation: VarianceStabilised | None = None) -> Packed:
     """Code an array (..., H, W) of one of `DTYPES` exactly; or (H, W) sums, each to within `quantisation.error_bound` of it."""
     kind = pixels.dtype.newbyteorder("=")
+    if kind.name not in DTYPES or not pixels.size:
+        raise InputError(f"pixels are {pixels.dtype} {pixels.shape}, expected some of {', '.join(DTYPES)}")
     values = np.ascontiguousarray(pixels, kind).reshape(-1, pixels.shape[-1])
+    values = values if values.flags.writeable else values.copy()  # Numba compiles once more for what may not be written
     if quantisation:
         values = quantisation.quantise(values)
     shift = planes.choose_shift(values, planes.WIDEST_OF_BINS if quantisation else planes.WIDEST)
     stripes = planes.stripes(values.shape)
     memory = np.empty(planes.most_bytes(values[stripes[0]].shape, values.dtype), np.uint8)
     chunks = (compress(*planes.split(values[rows], shift, memory)) for rows in stripes)
-    return Packed(kind.name, PLANES, b"".join(chunks), shift=shift)
+    return Packed(kind.name, BINS if quantisation else PLANES, b"".join(chunks), shift=shift)
 
 
 def compress(layout: Layout, found: Bytes) -> bytes:
@@ -92,12 +95,14 @@ def decode(coded: Coded, shape: tuple[int, ...], quantisation: VarianceStabilise
     if coded.dtype not in DTYPES:
         raise RemoteProtocolError(f"payload is of type {coded.dtype!r}, expected one of {', '.join(DTYPES)}", code="codec")
     kind: Kind = np.dtype(coded.dtype)
-    if coded.codec in payload_v1.CODECS:
+    if coded.codec in payload_v1.CODECS and not coded.shift:
         return payload_v1.decode(coded.payload, coded.codec, kind, shape, coded.base, quantisation)
-    if coded.codec != PLANES or coded.base or coded.shift >= 8 * kind.itemsize:
+    wanted = BINS if quantisation else PLANES
+    if coded.codec != wanted or coded.base or coded.shift >= 8 * kind.itemsize:
         found = f"codec {coded.codec!r} with base {coded.base} and shift {coded.shift}"
-        expected = f"{PLANES!r} with base 0 and shift below {8 * kind.itemsize}"
-        raise RemoteProtocolError(f"payload is of {found}, expected {expected}", code="codec")
+        quantised = "with" if quantisation else "without"
+        expected = f"{wanted!r} with base 0 and shift below {8 * kind.itemsize}"
+        raise RemoteProtocolError(f"payload {quantised} quantisation is of {found}, expected {expected}", code="codec")
     rows = math.prod(shape[:-1])
     chunks = _chunks(coded.payload, (rows, shape[-1]), kind, coded.shift)
     values = np.empty((rows, shape[-1]), kind)
@@ -123,3 +128,12 @@ def _chunks(payload: bytes, shape: tuple[int, int], kind: Kind, shift: int) -> l
     if at < len(payload):
         raise RemoteProtocolError(f"payload of {len(payload)} bytes has {len(payload) - at} bytes too many", code="payload")
     return chunks
+
+
+def warm_up() -> None:
+    """Compile what `decode` needs, or load what was compiled before; takes seconds the first time on a machine."""
+    for name in DTYPES:
+        kind: Kind = np.dtype(name)
+        layout, values = Layout((1, 1), kind), np.empty((1, 1), kind)
+        planes.join(np.zeros(layout.size, np.uint8), layout, values)
+        VarianceStabilised().restore(values, kind)

@@ -48,7 +48,7 @@ def differences(values: Counts, found: npt.NDArray[np.float64]) -> None:
 def split(
     values: Counts, shift: int, means: Counts, low: Bytes, high: Bytes, rest: Bytes, bits: Bytes, columns: Counts
 ) -> bool:
-    """Fill the planes of (H, W) values, see `planes.Planes`; `columns`: a row of integers that hold 32 values' sum.
+    """Fill the planes of (H, W) values, see `planes.Layout`; `columns`: a row of integers that hold 32 values' sum.
 
     Without `rest` only a byte of each value above the lowest `shift` bits is kept; returns whether there is no more.
     """

@@ -115,7 +115,7 @@ def decode(parts: Sequence[bytes]) -> Message:
 
 def _lowest(message: Message) -> int:
     """The lowest version that has this message."""
-    if getattr(message, "codec", None) == messages.PLANES:
+    if getattr(message, "codec", None) in (messages.PLANES, messages.BINS):
         return PLANES_SINCE
     return AUDITS_SINCE if isinstance(message, messages.Audit) else 1
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -224,3 +225,34 @@ def test_the_newer_connection_of_a_stream_wins(library, endpoint, peer):
 def test_an_address_in_use_is_named(library, endpoint):
     with pytest.raises(SettingsError, match=endpoint), Downlink(endpoint, library, 8, None, lambda: None):
         pass
+
+
+@pytest.mark.parametrize("moment", ["add_stream", "store"])
+def test_a_stream_that_is_being_taken_up_is_not_deleted(library, tmp_path, monkeypatch, moment):
+    """A request to delete it comes right behind one of the steps from hello to welcome."""
+    endpoint, asked = f"tcp://127.0.0.1:{free_port()}", []
+    step = getattr(library, moment)
+
+    def then_asked_to_delete(*arguments):
+        found = step(*arguments)
+        if not asked:
+            asked.append(pool.submit(library.delete, STREAM.stream_id, downlink.sending))
+            time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(library, moment, then_asked_to_delete)
+    with ThreadPoolExecutor(1) as pool, Downlink(endpoint, library, 8, tmp_path / "masks", lambda: None) as downlink:
+        with (peer := Peer(endpoint)).socket:
+            peer.says(Hello(STREAM))
+            assert peer.hears() == Welcome(0, 8)
+            assert asked[0].result(20) is False
+            peer.says(snapshot(0), End(1, 4))
+            assert peer.hears_until(Done) == Done(1)
+        deadline = time.monotonic() + 20
+        while not library.delete(STREAM.stream_id, downlink.sending):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with (peer := Peer(endpoint)).socket:
+            peer.says(Hello(STREAM))
+            assert peer.hears_until(Error).code == "deleted"
+        assert downlink.problems() == []

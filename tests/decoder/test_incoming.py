@@ -44,7 +44,16 @@ def test_raw_frames_are_exact():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"codec": "blosc2"}, {"codec": "anscombe"}, {"base": 1}, {"shift": 5}, {"payload": b""}, {"dtype": "uint16"}]
+    "changes",
+    [
+        {"codec": "blosc2"},
+        {"codec": "bins"},
+        {"quantisation": HALF_SIGMA},
+        {"base": 1},
+        {"shift": 5},
+        {"payload": b""},
+        {"dtype": "uint16"},
+    ],
 )
 def test_sums_of_another_header_are_refused(changes):
     packed = payload.pack(SUMS * np.uint32(1 + 10**6 * ("dtype" in changes)))  # what is above a byte says its type by its size

@@ -13,6 +13,7 @@ from stream_examples import Example, make_metadata
 from framefold_decoder import library as library_module
 from framefold_decoder.library import Library
 from framefold_decoder.store.provenance import Provenance, Quality
+from framefold_decoder.verifying import verify
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.masks import MaskSpec, derive_masks
 
@@ -109,15 +110,49 @@ def test_what_is_deleted_is_gone_and_not_taken_up_again(library, tmp_path):
     np.testing.assert_array_equal(library.store(kept.metadata.stream_id).snapshot(1), _sums(kept, 1))
 
 
-def test_killed_while_it_deleted_the_next_start_finishes(library, tmp_path):
+@pytest.fixture
+def stored(library):
+    """A stream of two snapshots: its id, and what made it."""
     example = Example(make_metadata()).fold(2)
-    stream_id = example.metadata.stream_id
     library.add_stream(example.metadata)
-    library.put(stream_id, example.messages, 10)
+    library.put(example.metadata.stream_id, example.messages, 10)
+    return example.metadata.stream_id, example
+
+
+def test_killed_while_it_deleted_the_next_start_finishes_and_verify_does_not_mind(library, stored, tmp_path):
+    stream_id, _ = stored
     library.catalogue.delete(stream_id)  # and no further
     library.close()
-    with closing(Library.open(tmp_path / "data")) as after:
-        assert not after.path(stream_id).exists()
+    assert not verify(tmp_path / "data").problems
+    with closing(Library.open(tmp_path / "data")):
+        assert list((tmp_path / "data/streams").iterdir()) == []
+
+
+def test_what_a_failing_disk_left_is_deleted_by_another_try(library, stored, tmp_path, monkeypatch):
+    stream_id, _ = stored
+    with monkeypatch.context() as failing:
+        failing.setattr(library_module.shutil, "rmtree", lambda folder: (tmp_path / "gone").unlink())
+        with pytest.raises(StoreError, match=stream_id):
+            library.delete(stream_id)
+    assert list((tmp_path / "data/streams").iterdir())
+    assert library.delete(stream_id)
+    assert list((tmp_path / "data/streams").iterdir()) == []
+    with pytest.raises(InputError, match="unknown"):
+        library.delete(stream_id)
+
+
+def test_frames_of_a_deleted_stream_are_not_stored(library, stored):
+    stream_id, example = stored
+    assert library.delete(stream_id)
+    with pytest.raises(InputError, match="unknown"):
+        library.put_frames(stream_id, 0, example.group(0), Quality(1.0), Provenance("gap-tv"))
+    assert not library.path(stream_id).exists()
+
+
+def test_what_is_in_use_is_not_deleted(library, stored):
+    stream_id, _ = stored
+    assert not library.delete(stream_id, in_use=lambda name: name == stream_id)
+    assert library.catalogue.stream(stream_id).position == 2
 
 
 def test_a_folder_in_use_is_not_opened_again(library):

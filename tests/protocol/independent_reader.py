@@ -39,7 +39,7 @@ def pixels(fields: dict, payload: bytes, height: int, width: int) -> list[int]:
     if fields["type"] == "gap":
         return []
     images = {"snapshot": 1, "raw-frames": fields.get("frames"), "audit": fields.get("count")}[fields["type"]]
-    assert fields["codec"] == "planes"
+    assert fields["codec"] == ("bins" if fields.get("quantisation") else "planes")
     numbers, rows = [], 32 * max(1, 2**15 // width)
     for top in range(0, images * height, rows):
         packed = struct.unpack_from("<I", payload, 12)[0]

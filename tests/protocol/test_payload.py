@@ -228,7 +228,7 @@ def test_absurd_parameters_of_a_peer_cost_its_session(value):
 
 @given(st.binary(max_size=300), st.none() | quantisations)
 def test_a_payload_of_garbage_is_refused(coded, quantisation):
-    for codec in ("planes", "anscombe" if quantisation else "blosc2"):
+    for codec in ("bins", "anscombe") if quantisation else ("planes", "blosc2"):
         with pytest.raises(RemoteProtocolError):
             payload.decode(payload.Packed("uint16", codec, coded), (50, 70), quantisation)
 
@@ -260,6 +260,14 @@ def test_a_truncated_payload_is_refused():
     for cut in (coded[:-1], coded[: len(coded) // 2], coded + b"x"):
         with pytest.raises(RemoteProtocolError):
             payload.decode(replace(packed, payload=cut), (50, 70))
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((0, 3), np.uint16), np.zeros((3, 0), np.uint8), np.zeros((3, 3)), np.zeros(3, bool)]
+)
+def test_what_is_no_pixels_is_not_coded(pixels):
+    with pytest.raises(InputError, match=str(pixels.dtype)):
+        payload.pack(pixels)
 
 
 # --- vectors

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import zmq
 
 from framefold_decoder.downlink import Downlink
@@ -16,11 +17,13 @@ from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_encoder.uplink import Uplink
 from framefold_protocol import payload, wire
+from framefold_protocol.errors import FramefoldError, RemoteProtocolError
 from framefold_protocol.journal import MemoryJournal
 from framefold_protocol.keys import KeyPair, LinkKeys
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot, StreamMetadata
 from framefold_protocol.session import DecoderSession, Ended, Opened, Received
+from framefold_protocol.wire import Reader
 from processes import free_port
 
 SHAPE, SPEC = (20, 30), MaskSpec(ratio=4, period=16)
@@ -78,6 +81,20 @@ def test_a_connection_that_stays_silent_is_replaced_and_not_more_often_than_that
             connection.close()
     assert accepted[1] - accepted[0] > 1.3  # the first silence is followed by a second
     assert accepted[2] - accepted[1] > 0.5
+
+
+def test_a_decoder_that_cannot_read_what_is_written_today_ends_the_stream_with_what_to_do():
+    router = zmq.Context.instance().socket(zmq.ROUTER)
+    endpoint = f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+    old = DecoderSession(Reader(versions=(1, 2)))
+    with Uplink(STREAM, endpoint, MemoryJournal(10**6), silence_s=60) as uplink:
+        identity, *hello = router.recv_multipart()
+        with pytest.raises(RemoteProtocolError) as caught:
+            old.receive(hello)
+        router.send_multipart([identity, *old.refuse(caught.value)])
+        with pytest.raises(FramefoldError, match=r"version is 3, expected 1 to 2\. Update framefold on the older side"):
+            uplink.finish(0, 20)
+    router.close(linger=0)
 
 
 class Way:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query
 
-from framefold_decoder.api.context import ContextOf, RecordOf, StoreOf
+from framefold_decoder.api.context import ContextOf, RecordOf, StoreOf, StreamId
 from framefold_decoder.api.errors import ApiError, error_responses
 from framefold_decoder.api.schemas import (
     AuditSummary,
@@ -29,7 +29,7 @@ from framefold_decoder.catalogue import StreamRecord
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store import provenance as store_quality
 from framefold_decoder.store.group_table import Group, Kind
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import InputError, ModelError
 
 router = APIRouter(prefix="/streams", tags=["streams"])
 UNKNOWN = error_responses(s404="No such stream.", s422="A parameter is out of bounds.")
@@ -98,15 +98,18 @@ def decode_stream(record: RecordOf, context: ContextOf, wanted: DecodeRequest) -
 @router.delete(
     "/{stream_id}",
     status_code=204,
-    responses=error_responses(s404="No such stream.", s409="It is being sent.", s422="A parameter is out of bounds."),
+    responses=error_responses(s404="No such stream.", s409="It is being sent or stored.", s422="A parameter is out of bounds."),
 )
-def delete_stream(record: RecordOf, context: ContextOf) -> None:
-    """Delete a stream for good: snapshots, frames and all that is known of it. Its encoder cannot go on with it."""
-    stream_id = record.metadata.stream_id
-    if context.sending(stream_id):
-        hint = "Stop its encoder first; one that vanished is given up after ten minutes"
-        raise ApiError(409, f"stream {stream_id} is being sent", hint)
-    context.library.delete(stream_id)
+def delete_stream(stream_id: StreamId, context: ContextOf) -> None:
+    """Delete a stream for good: snapshots, frames and what is known of it. Its encoder cannot go on with it."""
+    try:
+        deleted = context.library.delete(stream_id, context.sending)
+    except InputError as error:
+        raise ApiError(404, error.message, error.hint) from error
+    if not deleted:
+        hint = "Stop its encoder and wait until all is stored (one that vanished is given up after ten minutes)"
+        hint += ", or stop the decoder and run framefold-decoder delete"
+        raise ApiError(409, f"stream {stream_id} is being sent or stored", hint)
 
 
 def _summary(record: StreamRecord) -> dict[str, Any]:
