@@ -179,6 +179,12 @@ def test_planes_hold_every_value(kind, shape, seed, scene, shift):
     assert np.array_equal(joined, values)
 
 
+@pytest.mark.parametrize("width", [1, 7, 1000, 2048, 2**14 + 1, 2**15, 40000])
+def test_stripes_are_those_of_the_specification(width):
+    rows = 32 * max(1, 2**15 // width)
+    assert planes.stripes((2 * rows + 1, width)) == [slice(0, rows), slice(rows, 2 * rows), slice(2 * rows, 2 * rows + 1)]
+
+
 @pytest.mark.parametrize("shape", [(1100, 1000), (3, 200, 2000), (70, 40000), (5, 1, 7)])
 def test_large_images_are_coded_in_stripes(shape):
     counts = np.random.default_rng(0).poisson(100, shape).astype(np.uint16)
