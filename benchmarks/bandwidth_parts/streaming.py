@@ -78,6 +78,7 @@ class Run:
     frames_s: float
     pixels_s: float
     gb_s: float
+    """Of frames, as all three."""
     summary: Summary
     far_cpu_s_per_gigapixel: float
     """What the other end took, on the same cores."""

@@ -72,7 +72,7 @@ class GroupEncoder:
         """Of frames whose motion was looked at before they are folded."""
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
-            _compile_coders(frames[:1], each.fold(frames, self._block_map(frames)))
+            _compile_coders(frames[:1, :1], each.fold(frames, self._block_map(frames))[:1])
             if settings.wire_ratio:
                 cut(frames)
         self.still, self.borne = False, 0

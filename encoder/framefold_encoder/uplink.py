@@ -39,8 +39,6 @@ _KEEPALIVE = (
     (zmq.TCP_KEEPALIVE_CNT, 3),
 )
 """Of a dead connection the system tells after a minute, even while there is nothing to send; firewalls remember a live one."""
-
-
 _READER = Reader(versions=(PLANES_SINCE, PROTOCOL_VERSION))
 """What is written here no older decoder can read."""
 

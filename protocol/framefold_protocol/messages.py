@@ -15,8 +15,6 @@ PROTOCOL_VERSION = 3
 """The version of SPEC.md these messages are. Version 1 lacks `Audit`, and 2 payloads in planes."""
 VERSIONS = (1, 3)
 """Lowest and highest version this package reads and writes."""
-
-
 PLANES, BINS = "planes", "bins"
 """The payload codecs that are written, of exact values and of their bins; `payload.py` knows the others that are read."""
 

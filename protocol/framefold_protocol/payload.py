@@ -72,11 +72,11 @@ def pack(pixels: Counts, quantisation: VarianceStabilised | None = None) -> Pack
     shift = planes.choose_shift(values, planes.WIDEST_OF_BINS if quantisation else planes.WIDEST)
     stripes = planes.stripes(values.shape)
     memory = np.empty(planes.most_bytes(values[stripes[0]].shape, values.dtype), np.uint8)
-    chunks = (compress(*planes.split(values[rows], shift, memory)) for rows in stripes)
+    chunks = (_compress(*planes.split(values[rows], shift, memory)) for rows in stripes)
     return Packed(kind.name, BINS if quantisation else PLANES, b"".join(chunks), shift=shift)
 
 
-def compress(layout: Layout, found: Bytes) -> bytes:
+def _compress(layout: Layout, found: Bytes) -> bytes:
     """A chunk of planes: no zstd input holds part of both kinds of nibbles."""
     packed: bytes = blosc2.compress2(
         found,

@@ -40,7 +40,7 @@ class Context:
     decode: Decode | None
     """Has snapshots decoded again; None: nothing is decoded here."""
     sending: Callable[[str], bool]
-    """Whether the stream of an id is being sent, or closed."""
+    """Whether the stream of an id is being sent, or what arrived of it is not all stored."""
 
 
 def _context(request: Request) -> Context:
