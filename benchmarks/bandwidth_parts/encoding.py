@@ -24,6 +24,7 @@ from bandwidth_parts.material import Counts, fit
 from common_parts.document import cores
 from framefold_encoder.folding import Folder
 from framefold_encoder.kernels import VISIT
+from framefold_encoder.memory import zeros
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.masks import MaskSpec, derive_masks
@@ -72,7 +73,7 @@ def _fold_actions(frames: Counts, ratio: int, threads: int) -> Actions:
     shape = frames.shape[1:]
     families = [derive_masks(MaskSpec(ratio=ratio, density=density), shape) for density in DENSITIES]
     folder, adaptive = Folder(families[:1], frames.dtype, threads), Folder(families, frames.dtype, threads)
-    sums = np.empty(shape, adaptive.sum_dtype)
+    sums = zeros(shape, adaptive.sum_dtype)
     block_map = np.random.default_rng(0).integers(0, len(families), block_map_shape(shape), np.uint8)
     steps = {"fold": ratio, "live": VISIT, "single": 1}
     actions: Actions = {name: (frames.nbytes, partial(_fold, folder, frames, sums, step)) for name, step in steps.items()}

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.memory import zeros
 from framefold_encoder.sources import open_source
 from framefold_protocol.errors import InputError
 from framefold_simulator.movie import Movie, MovieSpec
@@ -47,7 +48,7 @@ def typical(materials: list[Material]) -> Material:
 
 
 def fit(counts: Counts, shape: tuple[int, int, int], dtype: np.dtype[np.unsignedinteger]) -> Counts:
-    """An array (T, H, W) of another shape and type, filled with these frames over and over.
+    """An array (T, H, W) of another shape and type, as the ring's memory is, filled with these frames over and over.
 
     Neighbouring tiles are of different times, so that no noise appears twice in a frame or snapshot: a coder would find it. A
     type that is too small for the counts takes their low bits: as noisy as they are, which is all that speeds depend on.
@@ -55,7 +56,7 @@ def fit(counts: Counts, shape: tuple[int, int, int], dtype: np.dtype[np.unsigned
     frames = counts.astype(dtype, copy=False)
     height, width = frames.shape[1:]
     corners = list(product(range(0, shape[1], height), range(0, shape[2], width)))
-    out = np.empty(shape, dtype)
+    out = zeros(shape, dtype)
     for t, target in enumerate(out):
         for k, (y, x) in enumerate(corners):
             tile = target[y : y + height, x : x + width]

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from framefold_encoder.folding import Memory
+from framefold_encoder.memory import zeros
 from framefold_protocol.wire import Parts
 
 _LOOK_S = 0.002
@@ -29,7 +30,7 @@ class Coders:
         self._free: SimpleQueue[Memory] = SimpleQueue()
         self._under_way: deque[Future[Parts]] = deque()
         for _ in range(threads + 1):
-            self._free.put(np.empty(memory_bytes, np.uint8))
+            self._free.put(zeros((memory_bytes,), np.dtype(np.uint8)))
 
     def __enter__(self) -> Self:
         return self

@@ -71,16 +71,16 @@ class Folder:
         if not 0 <= first <= self.ratio - len(frames):
             raise InputError(f"frames {first} to {first + len(frames) - 1} are not in a group of {self.ratio}")
         block_map = self._one_family if block_map is None else block_map
-        if block_map.shape != self._one_family.shape or int(block_map.max()) >= len(self._words):
-            expected = f"{self._one_family.shape} with families below {len(self._words)}"
+        if block_map.shape != self._one_family.shape or int(block_map.max()) >= len(self.families):
+            expected = f"{self._one_family.shape} with families below {len(self.families)}"
             raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
         arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)
         in_bands(fold_rows, arguments, self.shape[0], self._threads)
 
 
 def pack(families: Sequence[Masks]) -> npt.NDArray[np.uint64]:
-    """The families' masks as the kernel reads them: (families, B, h, q) uint64, one cell that all of them repeat with."""
+    """The families' masks as the kernel reads them: (h, B, families, q) uint64, one cell that all of them repeat with."""
     height, width = families[0].shape
     h = min(math.lcm(*(masks.cell.shape[1] for masks in families)), height)
     w = min(math.lcm(WORD, *(masks.cell.shape[2] for masks in families)), -(-width // WORD) * WORD)
-    return np.stack([replace(masks, shape=(h, w)).packed() for masks in families])
+    return np.ascontiguousarray(np.stack([replace(masks, shape=(h, w)).packed() for masks in families]).transpose(2, 1, 0, 3))

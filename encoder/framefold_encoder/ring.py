@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from framefold_encoder.memory import zeros
 from framefold_encoder.sources.base import LendingSource, Source
 
 GROUPS = 2
@@ -120,7 +121,7 @@ class FrameRing:
             raise self._error
 
     def _buffer(self, frames: int) -> Frames:
-        return np.zeros((frames, *self._source.info.shape), self._source.info.dtype)
+        return zeros((frames, *self._source.info.shape), self._source.info.dtype)
 
     def _read(self) -> None:
         complete = True
