@@ -32,19 +32,21 @@ folded at 0.6 of the read bandwidth instead of 0.9."""
 Frames = npt.NDArray[np.unsignedinteger]
 
 
-def masked_add(count: int, ahead: int) -> Callable[..., None]:
-    """An intrinsic that adds 64 pixels of `count` frames, each under its mask, to 64 sums.
-
-    It prefetches what lies `ahead` bytes behind each; 0: nothing.
-    """
+def masked_add(count: int) -> Callable[..., None]:
+    """An intrinsic that adds 64 pixels of `count` frames, each under its mask, to 64 sums; and prefetches other 64 of each."""
 
     @intrinsic
-    def add(typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, frame_stride: Any, mask_stride: Any) -> Any:
-        """sums[pixel:+64] += frames[pixel + k * frame_stride:+64] & masks[mask + k * mask_stride:+64], for k below count."""
+    def add(
+        typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, frame_stride: Any, mask_stride: Any, ahead: Any
+    ) -> Any:
+        """sums[pixel:+64] += frames[pixel + k * frame_stride:+64] & masks[mask + k * mask_stride:+64], for k below count.
+
+        What lies `ahead` bytes behind is prefetched.
+        """
 
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             sum_data, frame_data, mask_data = _data(context, builder, (sums, frames, masks), arguments)
-            at_pixel, at_mask, by_frame, by_mask = arguments[3:]
+            at_pixel, at_mask, by_frame, by_mask, distance = arguments[3:]
             pixels, totals = _vector(frames), _vector(sums)
             place = builder.bitcast(builder.gep(sum_data, [at_pixel]), totals.as_pointer())
             total = builder.load(place, align=totals.element.width // 8)
@@ -54,14 +56,14 @@ def masked_add(count: int, ahead: int) -> Callable[..., None]:
                 under = builder.add(at_mask, builder.mul(by_mask, ir.Constant(by_mask.type, k)))
                 chosen = builder.bitcast(builder.gep(mask_data, [under]), pixels.as_pointer())
                 size = pixels.element.width // 8
-                for line in range(0, WORD * size if ahead else 0, CACHE_LINE):
-                    _prefetch(builder, values, ahead + line)
+                for line in range(0, WORD * size, CACHE_LINE):
+                    _prefetch(builder, values, builder.add(distance, ir.Constant(distance.type, line)))
                 masked = builder.and_(builder.load(values, align=size), builder.load(chosen, align=size))
                 total = builder.add(total, masked if pixels.element == totals.element else builder.zext(masked, totals))
             builder.store(total, place, align=totals.element.width // 8)
             return context.get_dummy_value()
 
-        return types.void(sums, frames, masks, *(types.intp,) * 4), emit
+        return types.void(sums, frames, masks, *(types.intp,) * 5), emit
 
     return add
 
@@ -94,18 +96,18 @@ def _vector(array: Any) -> ir.VectorType:
     return ir.VectorType(ir.IntType(array.dtype.bitwidth), WORD)
 
 
-def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: int) -> None:
+def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: ir.Value) -> None:
     """Ask for the cache line `distance` bytes behind a pointer; past the end of memory it is a no-op."""
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     name = "llvm.prefetch.p0i8"
     signature = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
     prefetch = builder.module.globals.get(name) or ir.Function(builder.module, signature, name)
-    line = builder.gep(builder.bitcast(pointer, byte), [ir.Constant(ir.IntType(64), distance)])
+    line = builder.gep(builder.bitcast(pointer, byte), [distance])
     builder.call(prefetch, [line, *(ir.Constant(word, value) for value in (0, 3, 1))])  # for reading, kept, data
 
 
-_add_one = masked_add(1, AHEAD)
-_add_several = masked_add(VISIT, AHEAD)
+_add_one = masked_add(1)
+_add_several = masked_add(VISIT)
 
 
 @njit(nogil=True, cache=True)
@@ -156,9 +158,9 @@ def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom
         for j in range(width // WORD):
             mask = block_map[y // WORD, j] * cell + j % q * WORD
             if count == 1:
-                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell)
+                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell, AHEAD)
             else:
-                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell)
+                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell, AHEAD)
         for x in range(width // WORD * WORD, width):
             for k in range(count):
                 sums[y, x] += frames[index + k, y, x] & masks[k, block_map[y // WORD, x // WORD], x % cell]

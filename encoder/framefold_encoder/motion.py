@@ -25,8 +25,8 @@ BYTES_PER_THREAD = 2_000_000
 FREE_ORDER = {"reassoc", "contract", "nsz"}
 """Sums of floats in whatever order is fastest: several at a time. It took a quarter to a half off the whole."""
 
-_add_one = masked_add(1, 0)  # the rows are far apart: what lies ahead is not read
-_add_several = masked_add(VISIT, 0)
+_add_one = masked_add(1)
+_add_several = masked_add(VISIT)
 
 Counts = npt.NDArray[np.unsignedinteger]
 
@@ -48,55 +48,57 @@ def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -
 @njit(nogil=True, cache=True, fastmath=FREE_ORDER)
 def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
     """Rows `start` to `stop` - 1 of blocks; `ones` is a mask that lets all through; sums are of the type of `kind`."""
-    ratio, height, width = frames.shape
-    each = ratio // PARTS
-    sums = np.empty((PARTS, width), kind.dtype)
-    squares, totals = np.empty(width, np.float32), np.empty(width, np.float32)
+    ratio, height, _ = frames.shape
+    each, columns = ratio // PARTS, found.shape[1]
+    sums = np.zeros((PARTS, columns, BLOCK), kind.dtype)  # what is beyond the width stays 0 and adds nothing
+    squares, totals = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for row in range(start, stop):
         squares[:], totals[:] = 0.0, 0.0
         top, bottom = row * BLOCK, min((row + 1) * BLOCK, height)
         for y in range(min(top + ROW_STEP // 2, bottom - 1), bottom, ROW_STEP):
             _add_parts(frames, each, y, ones, sums)
-            _spread(sums[0], sums[1], sums[2], sums[3], squares, totals)
-        for column in range(found.shape[1]):
-            deviation = total = 0.0
-            for x in range(column * BLOCK, min((column + 1) * BLOCK, width)):
-                deviation += squares[x]
-                total += totals[x]
+            _spread(sums, squares, totals)
+        for column in range(columns):
             # of shot noise, with PARTS - 1 degrees of freedom; a block without a count does not move
-            expected = gain * total / PARTS * (PARTS - 1)
-            excess = deviation / expected - 1.0 if expected > 0.0 else 0.0
+            expected = gain * totals[column] / PARTS * (PARTS - 1)
+            excess = squares[column] / expected - 1.0 if expected > 0.0 else 0.0
             found[row, column] = excess * ratio / each  # a part has so many times the noise of the average
 
 
 @njit(nogil=True, cache=True)
 def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
-    """sums (PARTS, W): of row y, `each` frames to a part."""
+    """sums (PARTS, columns, 64): of row y, `each` frames to a part. Prefetches the row that is looked at next."""
     _, height, width = frames.shape
     sums[:] = 0
     pixels, totals, size = frames.reshape(-1), sums.reshape(-1), height * width
+    ahead = ROW_STEP * width * frames.itemsize
     for part in range(PARTS):
-        t, stop = part * each, (part + 1) * each
+        line, t, stop = totals[part * sums[0].size :], part * each, (part + 1) * each
         while t < stop:
-            start = (t * height + y) * width
+            row = pixels[(t * height + y) * width :]
             several = t + VISIT <= stop
             for j in range(width // WORD):
                 if several:
-                    _add_several(totals[part * width :], pixels[start:], ones, j * WORD, 0, size, 0)
+                    _add_several(line, row, ones, j * WORD, 0, size, 0, ahead)
                 else:
-                    _add_one(totals[part * width :], pixels[start:], ones, j * WORD, 0, size, 0)
+                    _add_one(line, row, ones, j * WORD, 0, size, 0, ahead)
             for k in range(VISIT if several else 1):
                 for x in range(width // WORD * WORD, width):
-                    sums[part, x] += frames[t + k, y, x]
+                    sums[part, x // BLOCK, x % BLOCK] += frames[t + k, y, x]
             t += VISIT if several else 1
 
 
 @njit(nogil=True, cache=True, fastmath=FREE_ORDER)
-def _spread(a: Counts, b: Counts, c: Counts, d: Counts, squares: Motion, totals: Motion) -> None:
-    """Add the squared deviations of a row's four sums from their mean, and the sums themselves; (W,) each."""
-    for x in range(len(a)):
-        total = np.float32(a[x]) + np.float32(b[x]) + np.float32(c[x]) + np.float32(d[x])
-        mean = total * np.float32(0.25)
-        e, f, g, h = np.float32(a[x]) - mean, np.float32(b[x]) - mean, np.float32(c[x]) - mean, np.float32(d[x]) - mean
-        squares[x] += e * e + f * f + g * g + h * h
-        totals[x] += total
+def _spread(sums: Counts, squares: Motion, totals: Motion) -> None:
+    """Add each block's squared deviations of the sums (4, columns, 64) of a row from their mean, and the sums themselves."""
+    for column in range(sums.shape[1]):
+        square = total = np.float32(0.0)
+        for x in range(BLOCK):
+            a, b = np.float32(sums[0, column, x]), np.float32(sums[1, column, x])
+            c, d = np.float32(sums[2, column, x]), np.float32(sums[3, column, x])
+            four = a + b + c + d
+            mean = four * np.float32(0.25)
+            square += (a - mean) ** 2 + (b - mean) ** 2 + (c - mean) ** 2 + (d - mean) ** 2
+            total += four
+        squares[column] += square
+        totals[column] += total
