@@ -70,8 +70,9 @@ class Folder:
             raise InputError(f"frames are {frames.dtype} {frames.shape[1:]}, expected {expected}")
         if not 0 <= first <= self.ratio - len(frames):
             raise InputError(f"frames {first} to {first + len(frames) - 1} are not in a group of {self.ratio}")
-        block_map = self._one_family if block_map is None else block_map
-        if block_map.shape != self._one_family.shape or int(block_map.max()) >= len(self.families):
+        if block_map is None:
+            block_map = self._one_family
+        elif block_map.shape != self._one_family.shape or int(block_map.max()) >= len(self.families):
             expected = f"{self._one_family.shape} with families below {len(self.families)}"
             raise InputError(f"block map is {block_map.shape} with families up to {int(block_map.max())}, expected {expected}")
         arguments = (np.ascontiguousarray(frames, self._frame_dtype), first, self._words, block_map, sums)

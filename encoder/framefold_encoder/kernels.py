@@ -36,20 +36,20 @@ def masked_add(count: int) -> Callable[..., None]:
     """An intrinsic that adds 64 pixels of `count` frames, each under its mask, to 64 sums; and prefetches other 64 of each."""
 
     @intrinsic
-    def add(
-        typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, frame_stride: Any, mask_stride: Any, ahead: Any
-    ) -> Any:
-        """sums[pixel:+64] += frames[pixel + k * frame_stride:+64] & masks[mask + k * mask_stride:+64], for k below count.
+    def add(typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, strides: Any, ahead: Any, anew: Any) -> Any:
+        """sums[pixel:+64] += frames[pixel + k * strides[0]:+64] & masks[mask + k * strides[1]:+64], for k below count.
 
-        What lies `ahead` bytes behind is prefetched.
+        `anew`: whatever is in the sums, they begin with 0. What lies `ahead` bytes behind the frames' pixels is prefetched.
         """
 
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             sum_data, frame_data, mask_data = _data(context, builder, (sums, frames, masks), arguments)
-            at_pixel, at_mask, by_frame, by_mask, distance = arguments[3:]
+            at_pixel, at_mask, by, distance, begin = arguments[3:]
+            by_frame, by_mask = (builder.extract_value(by, k) for k in range(2))
             pixels, totals = _vector(frames), _vector(sums)
             place = builder.bitcast(builder.gep(sum_data, [at_pixel]), totals.as_pointer())
             total = builder.load(place, align=totals.element.width // 8)
+            total = builder.select(begin, ir.Constant(totals, None), total)
             for k in range(count):
                 at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
                 values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
@@ -63,7 +63,7 @@ def masked_add(count: int) -> Callable[..., None]:
             builder.store(total, place, align=totals.element.width // 8)
             return context.get_dummy_value()
 
-        return types.void(sums, frames, masks, *(types.intp,) * 5), emit
+        return types.void(sums, frames, masks, types.intp, types.intp, strides, types.intp, types.boolean), emit
 
     return add
 
@@ -132,8 +132,6 @@ def fold_rows(
     rows = max(1, TILE_PIXELS // width)
     for top in range(start, stop, rows):
         bottom = min(top + rows, stop)
-        if first == 0:
-            sums[top:bottom] = 0
         done = 0
         while done < n:
             count = VISIT if done + VISIT <= n else 1
@@ -150,7 +148,8 @@ def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom
     _, height, width = frames.shape
     h, ratio, families, q = words.shape
     pixels, bits, chosen, totals = frames[index:].reshape(-1), words.reshape(-1), masks.reshape(-1), sums.reshape(-1)
-    size, cell = height * width, q * WORD
+    cell, anew = q * WORD, first + index == 0
+    strides = height * width, families * cell
     for y in range(top, bottom):
         word = (y % h * ratio + first + index) * families * q
         for i in range(count * families * q):
@@ -158,9 +157,11 @@ def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom
         for j in range(width // WORD):
             mask = block_map[y // WORD, j] * cell + j % q * WORD
             if count == 1:
-                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell, AHEAD)
+                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, strides, AHEAD, anew)
             else:
-                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, size, families * cell, AHEAD)
+                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, strides, AHEAD, anew)
         for x in range(width // WORD * WORD, width):
+            if anew:
+                sums[y, x] = 0
             for k in range(count):
                 sums[y, x] += frames[index + k, y, x] & masks[k, block_map[y // WORD, x // WORD], x % cell]

@@ -69,21 +69,22 @@ def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Moti
 def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
     """sums (PARTS, columns, 64): of row y, `each` frames to a part. Prefetches the row that is looked at next."""
     _, height, width = frames.shape
-    sums[:] = 0
-    pixels, totals, size = frames.reshape(-1), sums.reshape(-1), height * width
-    ahead = ROW_STEP * width * frames.itemsize
+    pixels, totals = frames.reshape(-1), sums.reshape(-1)
+    strides, ahead = (height * width, 0), ROW_STEP * width * frames.itemsize
     for part in range(PARTS):
         line, t, stop = totals[part * sums[0].size :], part * each, (part + 1) * each
         while t < stop:
             row = pixels[(t * height + y) * width :]
-            several = t + VISIT <= stop
+            several, anew = t + VISIT <= stop, t == part * each
             for j in range(width // WORD):
                 if several:
-                    _add_several(line, row, ones, j * WORD, 0, size, 0, ahead)
+                    _add_several(line, row, ones, j * WORD, 0, strides, ahead, anew)
                 else:
-                    _add_one(line, row, ones, j * WORD, 0, size, 0, ahead)
-            for k in range(VISIT if several else 1):
-                for x in range(width // WORD * WORD, width):
+                    _add_one(line, row, ones, j * WORD, 0, strides, ahead, anew)
+            for x in range(width // WORD * WORD, width):
+                if anew:
+                    sums[part, x // BLOCK, x % BLOCK] = 0
+                for k in range(VISIT if several else 1):
                     sums[part, x // BLOCK, x % BLOCK] += frames[t + k, y, x]
             t += VISIT if several else 1
 
