@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -398,3 +399,12 @@ def test_everything_in_the_description_is_described():
                 assert status.startswith("2") or content["$ref"].endswith(("/ErrorBody", "/Readiness")), (path, status)
     for name, schema in document["components"]["schemas"].items():
         assert all("description" in field for field in schema.get("properties", {}).values()), name
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_pages_that_describe_it_need_nothing_from_elsewhere(client, page):
+    """A server beside a microscope has no internet."""
+    needed = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="([^"]+)"', client.get(page).text)
+    assert needed
+    assert {client.get(one).status_code for one in needed if one.startswith("/")} == {200}
+    assert not [one for one in needed if not one.startswith("/")]

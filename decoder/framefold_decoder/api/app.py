@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from framefold_decoder.api import frames, service, streams
 from framefold_decoder.api.access import REFUSALS, Authorized
@@ -38,7 +39,7 @@ def create_app(
     everybody who reaches loopback; `decode` has snapshots decoded again; `sending` tells which streams cannot be deleted. The
     caller closes the library.
     """
-    app = FastAPI(
+    app = FastAPIOffline(
         title="framefold decoder",
         version=API_VERSION,
         description="Streams of coded snapshots, the frames reconstructed from them, and how far these can be trusted.",
