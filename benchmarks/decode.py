@@ -38,6 +38,7 @@ from framefold_encoder.folding import Folder
 from framefold_protocol.coding import Coding, block_map_shape
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH, SNAPSHOTS
 from framefold_protocol.noise import NoiseModel
 from framefold_simulator.movie import Movie, MovieSpec
 
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Three groups in a row, and the truth of the middle one."""
+    """Groups in a row, and the truth of the middle one."""
 
     groups: list[FoldedGroup]
     truth: npt.NDArray[np.float32]
@@ -56,7 +57,7 @@ class Case:
 
 def case(side: int, ratio: int, *, mixed: bool) -> Case:
     """Folded frames of `side` x `side` pixels; `mixed`: three families, in turn from block to block."""
-    movie = Movie(MovieSpec((side, side), DOSE, loop=3 * ratio))
+    movie = Movie(MovieSpec((side, side), DOSE, loop=SNAPSHOTS * ratio))
     specs = [MaskSpec(ratio=ratio)]
     block_map = None
     if mixed:
@@ -64,18 +65,18 @@ def case(side: int, ratio: int, *, mixed: bool) -> Case:
         block_map = (np.add.outer(*map(np.arange, block_map_shape((side, side)))) % 3).astype(np.uint8)
     coding = Coding(tuple(derive_masks(spec, (side, side)) for spec in specs), block_map)
     folder = Folder(coding.families, movie.dtype)
-    sums = [folder.fold(movie.counts(k * ratio, (k + 1) * ratio), block_map) for k in range(3)]
-    return Case([FoldedGroup(one, coding) for one in sums], movie.clean(ratio, 2 * ratio))
+    sums = [folder.fold(movie.counts(k * ratio, (k + 1) * ratio), block_map) for k in range(SNAPSHOTS)]
+    return Case([FoldedGroup(one, coding) for one in sums], movie.clean(REACH * ratio, (REACH + 1) * ratio))
 
 
 def measure(reconstructor: Reconstructor, one: Case, rounds: int) -> tuple[Row, npt.NDArray[np.float32]]:
     """Frames per second, and the frames."""
-    previous, group, following = one.groups
-    frames = reconstructor.reconstruct(group, previous, following, NOISE)
+    seen = one.groups[REACH], one.groups[:REACH][::-1], one.groups[REACH + 1 :]
+    frames = reconstructor.reconstruct(*seen, NOISE)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
-        reconstructor.reconstruct(group, previous, following, NOISE)
+        reconstructor.reconstruct(*seen, NOISE)
         seconds.append(time.perf_counter() - start)
     took = statistics.median(seconds)
     return {"frames_per_s": len(frames) / took, "provider": reconstructor.provider}, frames

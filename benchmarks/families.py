@@ -107,7 +107,7 @@ def measure(clip: Clip, dose: float, registry: Registry, model: str) -> list[Row
             allowed = allowed or groups.bytes_per_frame * 1.005
             before, group, after = groups.groups
             net = registry.choose(model, group.coding)
-            frames = net.reconstruct(group, before, after, NOISE)
+            frames = net.reconstruct(group, [before], [after], NOISE)
             truth = around_middle(expected, ratio)[ratio : 2 * ratio]
             told = {"clip": clip.name, "dose": dose, "coder": coder, "masks": one.name, "ratio": ratio, "model": net.name}
             bits = 8 * groups.bytes_per_frame / frames[0].size

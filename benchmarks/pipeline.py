@@ -15,7 +15,7 @@ stored and closed; starting up is not in it. Four things rule:
 * **Reconstruction** on a CPU is about a hundred times slower than storing, and waits behind it: nothing is lost by that.
 * **Latency** is measured at a camera's pace: from the last frame of a group to its ack on the link, where all is stored
   and nothing reconstructed; and to its frames on the disk, at half the pace that is reconstructed at most. A snapshot waits
-  for its successor before it is reconstructed (the net looks at both), so a group's time, B frames, is part of that.
+  for two more before it is reconstructed (the net looks at them), so the time of two groups is part of that.
 
 CPU time is the processes' own, all threads, without starting up. Prints a card and, as the last line, one JSON document.
 `--quick` shows in a minute that all of it works; its numbers mean nothing. Linux only.

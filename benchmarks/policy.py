@@ -80,7 +80,7 @@ def look(number: int, registry: Registry, model: str) -> Blocks:
         folded = fold(counts, [derive_masks(spec.with_ratio(ratio), (SIDE, SIDE))])
         before, group, after = folded.groups
         net = registry.choose(model, group.coding)
-        error = (net.reconstruct(group, before, after, NOISE) - expected[ratio : 2 * ratio]) ** 2
+        error = (net.reconstruct(group, [before], [after], NOISE) - expected[ratio : 2 * ratio]) ** 2
         costs.append(10 * np.log10(_blocks(error).mean(axis=(0, 2, 4)) + 1e-9) + 10 * np.log10(folded.sent_bytes))
     moved = motion(counts[ratio : 2 * ratio])
     return Blocks(moved.ravel().astype(float), np.stack([one.ravel() for one in costs], 1), np.full(moved.size, dose))

@@ -8,13 +8,14 @@ bytes the rivals split into two: coders keep frames apart and must spend their b
 spends none on it and loses what moves. framefold is to beat both. Which bytes: those of framefold's lossless snapshots by the
 default masks, and each rival is tuned to take no fewer (`quality_parts/codecs.py`). Methods: `quality_parts/framefold.py`,
 `quality_parts/rivals.py`; scores: `quality_parts/scores.py`. PSNR = 10 log10(peak^2 / mse), peak = the clip's largest clean
-value, over all frames of the middle one of three groups.
+value, over all frames of the middle one of five groups.
 
 Clips are the simulated test set (`quality_parts/clips.py`) and clean recordings given by path. FRAMEFOLD_EVALUATION_DATA names
 a folder of recordings: its `em/twip_8um.tif` is then one of the default clips, and tables of noisy recordings and of videos
 unlike any training are added. BM3D and the video coders take most of the time; `--reuse` takes the rivals' rows from earlier
-documents, for they do not change when a net does. Needs the extra `benchmarks`; a rival whose library is missing is left out
-with the reason. Prints a card and, as the last line, one JSON document.
+documents, for they do not change when a net does, and those of the reference net unless `--reference` names one. Needs the
+extra `benchmarks`; a rival whose library is missing is left out with the reason. Prints a card and, as the last line, one JSON
+document.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from framefold_protocol.errors import FramefoldError
 from quality_parts.card import card
 from quality_parts.cells import GROUPS, Cell, Row, cell
 from quality_parts.clips import BUILT_IN, load
-from quality_parts.framefold import Nets, framefold_rows
+from quality_parts.framefold import REFERENCE, Nets, framefold_rows
 from quality_parts.noisy import noisy_rows
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES, mark_rows, rival_rows
 from quality_parts.unlike import unlike_rows
@@ -45,7 +46,8 @@ SHOWN = ("simulator-0", "fast", "twip_8um")
 def measure(options: argparse.Namespace, nets: Nets, recordings: Path | None) -> dict[str, Any]:
     """All sections, one after the other."""
     names = options.clips or [*BUILT_IN, *([str(recordings / "em" / "twip_8um.tif")] if recordings else [])]
-    earlier = _earlier(options.reuse)
+    reused = (*SAME_BYTES, *OUTER_MARKS, *([] if options.reference else [REFERENCE]))
+    earlier = _earlier(options.reuse, reused)
     middle = sorted(options.ratios)[len(options.ratios) // 2]
     rows: list[Row] = []
     for name in names:
@@ -83,11 +85,11 @@ def _cell_rows(one: Cell, nets: Nets, earlier: dict[tuple[Any, ...], list[Row]],
     return [{**row, "allowed_bytes": allowed} for row in (*framefold_rows(one, nets), *others, *marks)]
 
 
-def _earlier(paths: list[Path]) -> dict[tuple[Any, ...], list[Row]]:
-    """The rivals' rows of earlier documents, by cell and bytes; the last of each method."""
+def _earlier(paths: list[Path], methods: tuple[str, ...]) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows of these methods in earlier documents, by cell and bytes; the last of each method."""
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in (row for path in paths for row in json.loads(path.read_text())["rows"]):
-        if row["method"] in (*SAME_BYTES, *OUTER_MARKS):
+        if row["method"] in methods:
             cell_rows = found.setdefault((row["clip"], row["dose"], row["ratio"], row["allowed_bytes"]), {})
             cell_rows[row["method"]] = row
     return {key: list(cell_rows.values()) for key, cell_rows in found.items()}

@@ -35,9 +35,9 @@ from quality_parts.verdict import CHI2_RANGE
 
 FIRST_MOVIE = 20_000_000
 SIDE = 192
-FRAMES = 90
-SCORED = slice(30, 60)
-"""Frames with neighbours in time on both sides, whole groups of each of `RATIOS`."""
+FRAMES = 150
+SCORED = slice(60, 90)
+"""Frames with two groups on both sides, whole groups of each of `RATIOS`."""
 RATIOS = (10, 15, 30)
 STEPS = (0.5, 1.0, 1.5, 2.0, 3.0)
 AUTO = "auto"

@@ -129,8 +129,8 @@ def _psnr_of_net(snapshots: list[Counts], coder: FoldedCoder, material: Material
 
     net = registry.choose("auto", coder.coding)
     noise = NoiseModel(counts_per_electron=material.gain)
-    this, following = ([FoldedGroup(snapshot, coder.coding, coder.step_sigma) for snapshot in snapshots] + [None])[:2]
-    return _psnr(net.reconstruct(this, None, following, noise), material)
+    this, *after = (FoldedGroup(snapshot, coder.coding, coder.step_sigma) for snapshot in snapshots)
+    return _psnr(net.reconstruct(this, [], after, noise), material)
 
 
 @cache

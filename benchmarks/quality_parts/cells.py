@@ -1,6 +1,6 @@
 """A cell: one clip at one dose and one ratio; what every method is given, and the row in which its result is told.
 
-Three groups go over the wire, so that the middle one, which is scored, has neighbours as in a stream.
+Five groups go over the wire, so that the middle one, which is scored, has neighbours as in a stream.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH, SNAPSHOTS
 from framefold_protocol.noise import NoiseModel
 from quality_parts.clips import Clip, Counts, Pixels
 from quality_parts.folding import Folded, fold
 from quality_parts.scores import scores
 
 NOISE = NoiseModel(counts_per_electron=1.0)
-GROUPS = 3
+GROUPS = SNAPSHOTS
 Row = dict[str, Any]
 
 
@@ -31,7 +32,7 @@ class Cell:
     """Electrons per pixel and frame."""
     ratio: int
     counts: Counts
-    """(3 B, H, W), what the detector delivers."""
+    """(GROUPS * B, H, W), what the detector delivers."""
     truth: Pixels
     """(B, H, W) expected electrons of the middle group."""
     peak: float
@@ -47,7 +48,7 @@ class Cell:
     @property
     def middle(self) -> slice:
         """The frames of the middle group."""
-        return slice(self.ratio, 2 * self.ratio)
+        return _middle(self.ratio)
 
     @property
     def key(self) -> Row:
@@ -68,8 +69,12 @@ class Cell:
 
 
 def cell(clip: Clip, dose: float, ratio: int) -> Cell:
-    """The first three groups of a clip."""
+    """The first groups of a clip."""
     expected, counts = clip.take(dose)
     counts = counts[: GROUPS * ratio]
     masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))
-    return Cell(clip, dose, ratio, counts, expected[ratio : 2 * ratio], float(expected.max()), fold(counts, [masks]))
+    return Cell(clip, dose, ratio, counts, expected[_middle(ratio)], float(expected.max()), fold(counts, [masks]))
+
+
+def _middle(ratio: int) -> slice:
+    return slice(REACH * ratio, (REACH + 1) * ratio)

@@ -26,7 +26,7 @@ FIELD = 512
 SIMULATOR_SEEDS = {"simulator-0": 0, "simulator-1": 1}
 PACES = {"still": 0.0, "slow": 0.1, "fast": 1.0}
 """Procedural scenes: drift in pixels per frame. All but the still one deform, too."""
-LEAST_FRAMES = 96
+LEAST_FRAMES = 160
 """That a clip has where it can: a procedural one of other length is another one, and all are scaled by their mean."""
 BUILT_IN = (*SIMULATOR_SEEDS, *PACES)
 CONTRAST = 0.25

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 from framefold_decoder.reconstruct.base import FoldedGroup
+from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_encoder.folding import Folder
 from framefold_protocol import payload, wire
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import BlockMap, Coding
 from framefold_protocol.masks import Masks
 from framefold_protocol.messages import Snapshot
+from framefold_protocol.model import REACH
 
 Counts = npt.NDArray[np.unsignedinteger]
 BlockMaps = Sequence[BlockMap | None]
@@ -32,6 +35,13 @@ class Folded:
     """Of them, on average."""
     cpu_s: float
     """Of folding and coding, all threads."""
+
+
+def neighbourhood(groups: Sequence[FoldedGroup], k: int) -> Neighbourhood:
+    """Group k of a stream, and what a net is fed beside it: no further than to a frame that was sent as it is."""
+    before, after = groups[max(k - REACH, 0) : k][::-1], groups[k + 1 : k + 1 + REACH]
+    folded = (list(takewhile(lambda group: group.coding.ratio > 1, side)) for side in (before, after))
+    return groups[k], *folded
 
 
 def fold(

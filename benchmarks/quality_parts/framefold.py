@@ -20,14 +20,16 @@ from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH
 from quality_parts.cells import NOISE, Cell, Row
-from quality_parts.folding import Folded, fold
+from quality_parts.folding import Folded, fold, neighbourhood
 from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
 METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
 TO_BYTES = {"framefold wire-ratio": (1.0,), "framefold wire-ratio auto": WIDTHS}
 """Widths of the bins to choose from."""
+REFERENCE = "reference net"
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     plain = cell.lossless, fold(cell.counts, default, HALF_SIGMA)
     adaptive = (fold_adaptively(cell.counts, cell.ratio, coder) for coder in (None, HALF_SIGMA))
     folds = dict(zip(METHODS, (*plain, *adaptive), strict=True))
-    rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[1].coding)) for method, one in folds.items()]
-    rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[1].coding)))
+    rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[0].coding)) for method, one in folds.items()]
+    rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[0].coding)))
     rows += [_row_to_bytes(cell, nets, method, widths) for method, widths in TO_BYTES.items()]
     if nets.reference:
         try:
-            net = nets.registry.choose(nets.reference, cell.lossless.groups[1].coding)
+            net = nets.registry.choose(nets.reference, cell.lossless.groups[0].coding)
         except ModelError:
             return rows  # of another B
-        rows.append(_row(cell, "reference net", cell.lossless, net))
+        rows.append(_row(cell, REFERENCE, cell.lossless, net))
     return rows
 
 
@@ -79,11 +81,12 @@ def _row_to_bytes(cell: Cell, nets: Nets, method: str, widths: tuple[float, ...]
 
 
 def _row(cell: Cell, method: str, folded: Folded, reconstructor: Reconstructor) -> Row:
-    previous, group, following = folded.groups
+    seen = neighbourhood(folded.groups, REACH)
+    group = seen[0]
     start = time.perf_counter()
-    frames = reconstructor.reconstruct(group, previous, following, NOISE)
+    frames = reconstructor.reconstruct(*seen, NOISE)
     took = time.perf_counter() - start
     more: Row = {} if group.coding.block_map is None else {"still_blocks": float(np.mean(group.coding.block_map > 0))}
-    explained, share = trust((group, previous, following), frames, NOISE, reconstructor)
+    explained, share = trust(seen, frames, NOISE, reconstructor)
     more |= {"chi2": explained, "followed": share, "model": reconstructor.name, "decode_frames_per_s": len(frames) / took}
     return cell.row(method, np.asarray(frames), folded.sent_bytes, folded.cpu_s, **more)

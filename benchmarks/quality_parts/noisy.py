@@ -14,7 +14,7 @@ from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import measure
 from quality_parts.cells import Row
 from quality_parts.clips import Counts, Pixels, read
-from quality_parts.folding import fold
+from quality_parts.folding import fold, neighbourhood
 from quality_parts.framefold import Nets
 
 FILES = ("au_750c.tif", "ti_line.tif", "ptceo2_raw.tif")
@@ -42,11 +42,11 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
         found = measure(counts)
         noise = found.noise if found else NoiseModel()
         folded = fold(counts[: 3 * ratio], [derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))])
-        previous, group, following = folded.groups
-        for number, reconstructor in enumerate(nets.with_solver(group.coding)):
-            frames = reconstructor.reconstruct(group, previous, following, noise)
+        beside = neighbourhood(folded.groups, 1)
+        for number, reconstructor in enumerate(nets.with_solver(beside[0].coding)):
+            frames = reconstructor.reconstruct(*beside, noise)
             wire_ratio = counts[: 3 * ratio].nbytes / folded.sent_bytes
-            explained, share = trust((group, previous, following), frames, noise, reconstructor)
+            explained, share = trust(beside, frames, noise, reconstructor)
             told = {"model": reconstructor.name, "chi2": explained, "followed": share, "noise": vars(noise)}
             rows.append({"clip": Path(file).stem, "ratio": ratio, "wire_ratio": wire_ratio, **told})
             if number == 0:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from framefold_decoder.quality import psnr
+from framefold_protocol.model import REACH
 from quality_parts.cells import NOISE, Cell
 from quality_parts.codecs import codecs, tune
+from quality_parts.folding import neighbourhood
 from quality_parts.framefold import Nets
 from quality_parts.noisy import Seen
 
@@ -26,8 +28,8 @@ def truth_sheet(cells: Sequence[Cell], nets: Nets, path: Path) -> None:
     head = ("truth", "one noisy frame", "JPEG, as many bytes", "mean of B", "framefold", f"framefold - truth, x {DIFFERENCE}")
     figure = Figure(figsize=(2.1 * len(head), 2.35 * len(cells)), layout="constrained")
     for line, cell in zip(figure.subplots(len(cells), len(head), squeeze=False), cells, strict=True):
-        previous, group, following = cell.lossless.groups
-        frame = nets.registry.choose(nets.model, group.coding).reconstruct(group, previous, following, NOISE)[0]
+        seen = neighbourhood(cell.lossless.groups, REACH)
+        frame = nets.registry.choose(nets.model, seen[0].coding).reconstruct(*seen, NOISE)[0]
         truth, noisy = cell.truth[0], cell.counts[cell.ratio]
         jpeg = tune(codecs()[0], cell.counts, cell.lossless.sent_bytes).frames[cell.ratio]
         mean = cell.counts[cell.middle].mean(axis=0)

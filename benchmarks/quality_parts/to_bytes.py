@@ -25,7 +25,7 @@ from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import block_map_shape
 from framefold_protocol.masks import derive_masks
 from quality_parts.cells import NOISE
-from quality_parts.folding import Counts, Folded, fold_groups
+from quality_parts.folding import Counts, Folded, fold_groups, neighbourhood
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +122,13 @@ def reconstruct(folded: Folded, frames: slice, registry: Registry, model: str, *
     first, last = (int(np.searchsorted(starts, frame, "right")) - 1 for frame in (frames.start, frames.stop - 1))
     net = registry.choose(model, next(group for group in groups if group.coding.ratio > 1).coding)
     found, misfits, shares = [], [], []
-    beside = [None, *(group if group.coding.ratio > 1 else None for group in groups), None]
     for k in range(first, last + 1):
         if groups[k].coding.ratio == 1:  # it was sent as it is
             found.append(groups[k].snapshot[None].astype(np.float32))
             continue
-        three = groups[k], beside[k], beside[k + 2]
-        found.append(net.reconstruct(*three, NOISE))
-        explained, share = trust(three, found[-1], NOISE, net, number=k) if judge else (math.nan, math.nan)
+        seen = neighbourhood(groups, k)
+        found.append(net.reconstruct(*seen, NOISE))
+        explained, share = trust(seen, found[-1], NOISE, net, number=k) if judge else (math.nan, math.nan)
         misfits.append(explained)
         shares.append(share)
     inside = slice(frames.start - starts[first], frames.stop - starts[first])

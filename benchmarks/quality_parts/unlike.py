@@ -13,9 +13,10 @@ import numpy as np
 
 from framefold_decoder.decoding import trust
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import SNAPSHOTS
 from quality_parts.cells import NOISE, Row
 from quality_parts.clips import Clip, Pixels, load
-from quality_parts.folding import fold
+from quality_parts.folding import fold, neighbourhood
 from quality_parts.framefold import Nets
 
 DOSE = 20.0
@@ -24,8 +25,9 @@ VIDEOS = {"runner": "pnpsci_runner.mat", "drop": "pnpsci_drop.mat", "traffic": "
 
 
 def unlike_rows(nets: Nets, ratio: int, size: int, recordings: Path | None) -> list[Row]:
-    """A row a clip and reconstructor: PSNR, and chi2 of the second group. The first clip is one like training's."""
-    clips = [load("simulator-0", 3 * ratio, size), _uniform_noise(3 * ratio, size), _scene_cut(ratio, size)]
+    """A row a clip and reconstructor: PSNR, and chi2 of the middle group. The first clip is one like training's."""
+    frames = SNAPSHOTS * ratio
+    clips = [load("simulator-0", frames, size), _uniform_noise(frames, size), _scene_cut(ratio, size)]
     if recordings:
         clips += [_video(name, recordings / "sci" / file, size) for name, file in VIDEOS.items()]
     return [row for clip in clips for row in _rows(clip, nets, ratio)]
@@ -34,14 +36,14 @@ def unlike_rows(nets: Nets, ratio: int, size: int, recordings: Path | None) -> l
 def _rows(clip: Clip, nets: Nets, ratio: int) -> list[Row]:
     expected, counts = clip.take(DOSE)
     masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))
-    groups = fold(counts[: min(3, len(counts) // ratio) * ratio], [masks]).groups
-    following = groups[2] if len(groups) > 2 else None
-    rows = []
-    for reconstructor in nets.with_solver(groups[1].coding):
-        frames = reconstructor.reconstruct(groups[1], groups[0], following, NOISE)
-        error = float(np.mean((frames - expected[ratio : 2 * ratio]) ** 2))
+    groups = fold(counts[: min(SNAPSHOTS, len(counts) // ratio) * ratio], [masks]).groups
+    middle = len(groups) // 2
+    seen, rows = neighbourhood(groups, middle), list[Row]()
+    for reconstructor in nets.with_solver(seen[0].coding):
+        frames = reconstructor.reconstruct(*seen, NOISE)
+        error = float(np.mean((frames - expected[middle * ratio : (middle + 1) * ratio]) ** 2))
         psnr = float(10 * np.log10(float(expected.max()) ** 2 / error))
-        explained, share = trust((groups[1], groups[0], following), frames, NOISE, reconstructor)
+        explained, share = trust(seen, frames, NOISE, reconstructor)
         told = {"model": reconstructor.name, "psnr": psnr, "chi2": explained, "followed": share}
         rows.append({"clip": clip.name, "ratio": ratio, "dose": DOSE, **told})
     return rows
@@ -53,10 +55,10 @@ def _uniform_noise(frames: int, size: int) -> Clip:
 
 
 def _scene_cut(ratio: int, size: int) -> Clip:
-    """One movie, and from the middle of the second group on another."""
-    first, second = (load(name, 3 * ratio, size).clean for name in ("simulator-0", "fast"))
-    cut = ratio + ratio // 2
-    return Clip("scene cut", np.concatenate([first[:cut], second[cut : 3 * ratio]]))
+    """One movie, and from the middle of the middle group on another."""
+    frames = SNAPSHOTS * ratio
+    first, second = (load(name, frames, size).clean for name in ("simulator-0", "fast"))
+    return Clip("scene cut", np.concatenate([first[: frames // 2], second[frames // 2 : frames]]))
 
 
 def _video(name: str, path: Path, size: int) -> Clip:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 from framefold_decoder.audit import AuditQuality, audit
@@ -21,7 +22,7 @@ from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
 from framefold_decoder.store.provenance import Provenance, Quality
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import REACH, ModelCard
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import PhotonTransfer, measure
 
@@ -42,18 +43,16 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
     """Reconstruct the snapshot of a position. Raises `FramefoldError`; changes nothing."""
     group = folded(store, position)
     assert group is not None, "only snapshots are decoded"
-    following = successor(store, position)
     noise, noise_error = stream_noise(store, position)
-    previous = _beside(store, position, -1)
+    before, after = (_beside(store, position, step) for step in (-1, 1))
 
     def reconstruct(group: FoldedGroup) -> Frames:
-        return reconstructor.reconstruct(group, previous, following, noise)
+        return reconstructor.reconstruct(group, before, after, noise)
 
     frames = reconstruct(group)
     raw = store.audit(position)
     audited = None if raw is None else audit(group, frames, raw, noise, noise_error, reconstruct)
-    three = (group, previous, following)
-    explained, share = trust(three, frames, noise, reconstructor, number=store.group(position).index)
+    explained, share = trust((group, before, after), frames, noise, reconstructor, number=store.group(position).index)
     quality = Quality(
         explained,
         noise.counts_per_electron,
@@ -62,15 +61,15 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
         followed=share,
         **(_trusted(audited) if audited else {}),
     )
-    return Decoded(frames, quality, _provenance(reconstructor, following is not None), audited)
+    return Decoded(frames, quality, _provenance(reconstructor, len(before), len(after)), audited)
 
 
 def trust(
-    three: Neighbourhood, frames: Frames, noise: NoiseModel, reconstructor: Reconstructor, *, number: int = 0
+    neighbourhood: Neighbourhood, frames: Frames, noise: NoiseModel, reconstructor: Reconstructor, *, number: int = 0
 ) -> tuple[float, float]:
     """chi2 of a group's frames, and the share of the snapshot's noise that they follow."""
-    share = followed(three, noise, reconstructor, number)
-    return chi2(misfit(three[0], frames, noise), share), share
+    share = followed(neighbourhood, noise, reconstructor, number)
+    return chi2(misfit(neighbourhood[0], frames, noise), share), share
 
 
 def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
@@ -85,17 +84,14 @@ def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
     return NoiseModel(told or 1.0), 0.0
 
 
-def successor(store: StreamStore, position: int) -> FoldedGroup | None:
-    """The snapshot after a position's, when it is there."""
-    return _beside(store, position, 1)
-
-
-def next_position(store: StreamStore, position: int, step: int = 1) -> int:
-    """The position beside this one, audit groups passed over; outside the store where there is none."""
-    beside = position + step
-    while 0 <= beside < store.position and store.group(beside).kind is Kind.AUDIT:
+def positions_beside(store: StreamStore, position: int, step: int) -> list[int]:
+    """The `REACH` positions after (`step` 1) or before (-1) this one, audit groups passed over; those that are there yet."""
+    found, beside = list[int](), position + step
+    while 0 <= beside < store.position and len(found) < REACH:
+        if store.group(beside).kind is not Kind.AUDIT:
+            found.append(beside)
         beside += step
-    return beside
+    return found
 
 
 def folded(store: StreamStore, position: int) -> FoldedGroup | None:
@@ -137,8 +133,10 @@ class LibraryDecoder:
             self._cards_kept.add(model)
 
 
-def _beside(store: StreamStore, position: int, step: int) -> FoldedGroup | None:
-    return folded(store, next_position(store, position, step))
+def _beside(store: StreamStore, position: int, step: int) -> list[FoldedGroup]:
+    """The snapshots after or before it, up to the first position that holds none."""
+    groups = (folded(store, one) for one in positions_beside(store, position, step))
+    return list(takewhile(lambda group: group is not None, groups))  # type: ignore[arg-type]
 
 
 _told: WeakKeyDictionary[StreamStore, dict[int, PhotonTransfer | None]] = WeakKeyDictionary()
@@ -161,10 +159,11 @@ def _trusted(audited: AuditQuality) -> dict[str, float | None]:
     return {name: getattr(audited, name) for name in ("psnr", "psnr_low", "psnr_high", "ssim")}
 
 
-def _provenance(reconstructor: Reconstructor, has_successor: bool) -> Provenance:
+def _provenance(reconstructor: Reconstructor, before: int, after: int) -> Provenance:
     card = getattr(reconstructor, "card", None)
     library = "onnxruntime" if isinstance(card, ModelCard) else reconstructor.provider
-    settings = {"provider": reconstructor.provider, library: _library_version(library), "had_next_snapshot": has_successor}
+    settings: dict[str, str | int] = {"provider": reconstructor.provider, library: _library_version(library)}
+    settings |= {"snapshots_before": before, "snapshots_after": after}
     return Provenance(reconstructor.name, card.sha256 if isinstance(card, ModelCard) else None, code_version(), settings)
 
 

@@ -37,19 +37,20 @@ _GOLDEN = np.array([0.7548776662466927, 0.5698402909980532])
 """Multiples of these, less their whole parts, fill the unit square evenly (M. Roberts's R2 sequence)."""
 
 
-def followed(three: Neighbourhood, noise: NoiseModel, reconstructor: Reconstructor, number: int = 0) -> float:
+def followed(neighbourhood: Neighbourhood, noise: NoiseModel, reconstructor: Reconstructor, number: int = 0) -> float:
     """Share of the noise's variance that is missing from Y - sum C X, at most 1; about 0 for frames that ignore the noise.
 
     `number`, that of the snapshot, picks windows and changes. 0 where nothing can be changed: a snapshot without counts.
     """
     left = total = 0.0
-    for k, (rows, columns) in enumerate(_windows(three[0].coding.shape, number)):
+    group, *sides = neighbourhood
+    for k, (rows, columns) in enumerate(_windows(group.coding.shape, number)):
         rng = np.random.default_rng([number, k])
-        own, *beside = (None if one is None else Change.of(one.window(rows, columns), noise, rng) for one in three)
-        assert own is not None
+        own = Change.of(group.window(rows, columns), noise, rng)
+        beside = [[Change.of(one.window(rows, columns), noise, rng) for one in side] for side in sides]
         up, down = (_frames(own, beside, sign, noise, reconstructor) for sign in (1, -1))
         seen = np.einsum("tyx,tyx->yx", own.group.coding.window(), up - down) / 2
-        inner = tuple(_inner(span, side) for span, side in zip((rows, columns), three[0].coding.shape, strict=True))
+        inner = tuple(_inner(span, side) for span, side in zip((rows, columns), group.coding.shape, strict=True))
         left += float(((own.counts - seen) ** 2 / own.variance)[inner].sum())
         total += float((own.counts**2 / own.variance)[inner].sum())
     return 1 - left / total if total else 0.0
@@ -81,11 +82,11 @@ class Change:
 
 
 def _frames(
-    own: Change, beside: Sequence[Change | None], sign: int, noise: NoiseModel, reconstructor: Reconstructor
+    own: Change, sides: Sequence[Sequence[Change]], sign: int, noise: NoiseModel, reconstructor: Reconstructor
 ) -> npt.NDArray[np.float32]:
-    """Of all three changed: frames follow the noise of the neighbours, too."""
-    previous, following = (None if one is None else one.by(sign) for one in beside)
-    return reconstructor.reconstruct(own.by(sign), previous, following, noise)
+    """Of all changed: frames follow the noise of the neighbours, too."""
+    before, after = ([one.by(sign) for one in side] for side in sides)
+    return reconstructor.reconstruct(own.by(sign), before, after, noise)
 
 
 def _windows(shape: tuple[int, int], number: int) -> Iterator[tuple[slice, slice]]:

@@ -4,7 +4,7 @@ streams in turn.
 While one is reconstructed, the frames of the one before are coded and written, so that a GPU does not wait for that; both are
 in memory then.
 
-A snapshot is reconstructed when its successor is here too (nets see both neighbours), or when none is to be expected. Streams
+A snapshot is reconstructed when those after it that nets see are here too, or when they are not to be expected. Streams
 that are to be decoded again, by request, come after everything that is new.
 """
 
@@ -18,19 +18,21 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from framefold_decoder.decoding import Decoded, LibraryDecoder, next_position
+from framefold_decoder.decoding import Decoded, LibraryDecoder, positions_beside
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_decoder.store.group_table import Kind
 from framefold_protocol.errors import FramefoldError, InputError, StoreError
+from framefold_protocol.model import REACH
 
 Task = tuple[str, int, str]
 """Stream, position and model."""
 
 _log = logging.getLogger(__name__)
-_PATIENCE_S = 3.0
-"""How long the last snapshot of an unfinished stream waits for its successor."""
+_PATIENCE_S = 3.0, 600.0
+"""How long the last snapshots of an unfinished stream wait for those after them, at least and at most: twice as long as one
+has taken so far."""
 _TICK_S = 1.0
 _RETRY_S = 10.0
 """After this a snapshot is tried again that the store did not take."""
@@ -148,10 +150,10 @@ class Unfolder:
         record = self._library.catalogue.stream(stream_id)
         if record is None:
             return False
-        waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9
-        if record.state == "complete" or not 0 <= waited_s < _PATIENCE_S:
+        waited_s, (least, most) = (time.time_ns() - record.updated_unix_ns) / 1e9, _PATIENCE_S
+        if record.state == "complete" or not 0 <= waited_s < min(max(least, 2 * record.pace_s), most):
             return True
-        return next_position(self._library.store(stream_id), position) < record.position
+        return len(positions_beside(self._library.store(stream_id), position, 1)) == REACH
 
     def _store(self, task: Task, decoded: Decoded, took_s: float) -> None:
         """In a thread of its own; `took_s` is what reconstructing took."""

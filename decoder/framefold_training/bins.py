@@ -13,7 +13,7 @@ EXACT = 1e-3
 
 
 def binned(sums: Tensor, read_variance: Tensor, step: Tensor) -> Tensor:
-    """Sums (n, 3, H, W) in electrons -> the centres of bins `step` (n,) standard deviations wide; 0: as they are.
+    """Sums (n, SNAPSHOTS, H, W) in electrons -> the centres of bins `step` (n,) standard deviations wide; 0: as they are.
 
     `read_variance` (n,) is that of the sums; where it is 0, electrons are counted and come back whole.
     """

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from framefold_protocol.model import REACH
 from framefold_training.blocks import residual_blocks
 from framefold_training.context import CHANNELS, context, local_mean
 
@@ -73,7 +74,7 @@ class Pass(nn.Module):
 
 
 class Birnat(nn.Module):
-    """snapshots, exposures (n, 3, H, W), masks (n, B, H, W), noise (n,) -> frames (n, B, H, W), float32."""
+    """snapshots, exposures (n, SNAPSHOTS, H, W), masks (n, B, H, W), noise (n,) -> frames (n, B, H, W), float32."""
 
     def __init__(self, spec: BirnatSpec) -> None:
         super().__init__()
@@ -88,10 +89,11 @@ class Birnat(nn.Module):
 
     def estimates(self, snapshots: Tensor, exposures: Tensor, masks: Tensor, noise: Tensor) -> list[Tensor]:
         """The frames after the forward and after the backward pass: training weighs both."""
-        snapshot, noise = snapshots[:, 1:2], noise.clamp(1e-7, 1e4)[:, None, None, None]
-        base = local_mean(snapshot, exposures[:, 1:2])
+        snapshot, exposure = (images[:, REACH : REACH + 1] for images in (snapshots, exposures))
+        noise = noise.clamp(1e-7, 1e4)[:, None, None, None]
+        base = local_mean(snapshot, exposure)
         told = context(snapshots, exposures, base, noise, masks.shape[1])
-        mean = snapshot / exposures[:, 1:2].clamp(min=1) - base  # the normalised snapshot
+        mean = snapshot / exposure.clamp(min=1) - base  # the normalised snapshot
         codes = list(torch.split(masks, 1, 1))
         forward = self._walk(self.ahead, codes, [torch.zeros_like(base)] * len(codes), mean, told)
         backward = self._walk(self.back, codes[::-1], forward[::-1], mean, told)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHANNELS = 8
+from framefold_protocol.model import REACH, SNAPSHOTS
+
+CHANNELS = 2 * SNAPSHOTS + 2
 LARGEST_RATIO = 32
 
 
@@ -18,12 +20,12 @@ def local_mean(snapshot: Tensor, exposure: Tensor) -> Tensor:
 def context(snapshots: Tensor, exposures: Tensor, base: Tensor, noise: Tensor, ratio: int) -> Tensor:
     """(n, CHANNELS, H, W), the same for all stages.
 
-    The three snapshots as means per exposed frame against the local mean (0 where nothing was exposed), their standard
+    The snapshots as means per exposed frame against the local mean (0 where nothing was exposed), their standard
     deviations at the local brightness (an unexposed pixel counts as a sixteenth of a frame), the exposed share, and B.
     """
     means = (snapshots / exposures.clamp(min=1) - base) * (exposures > 0)
     deviations = torch.sqrt(noise * base.clamp(min=0.02) / exposures.clamp(min=0.0625))
-    share = exposures[:, 1:2] / ratio
+    share = exposures[:, REACH : REACH + 1] / ratio
     return torch.cat([means, deviations, share, torch.ones_like(share) * ratio / LARGEST_RATIO], 1)
 
 

@@ -1,4 +1,4 @@
-"""Training batches: crops of clean movies at a random dose -> three folded groups, as `framefold_protocol.model` feeds a net.
+"""Training batches: crops of clean movies at a random dose -> folded groups, as `framefold_protocol.model` feeds a net.
 
 Notable: everything happens on the training device, so that a GPU is not starved by the CPU; batch k of a seed is a pure
 function of (seed, k) on one kind of device. A sum of Poisson counts is Poisson: snapshots are drawn directly. Some samples come
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from framefold_protocol.model import REACH, SNAPSHOTS
 from framefold_training.bins import binned
 from framefold_training.dice import Dice
 from framefold_training.masks import MaskMix, draw
@@ -31,7 +32,11 @@ STEP_RANGE = (0.25, 3.0)
 """Width of the near-lossless coder's bins in standard deviations, uniform; `BINNED_SHARE` of the samples come in bins."""
 
 STREAM_END_SHARE = 0.05
-"""Share of samples whose previous (and of those whose next) snapshot is missing and replaced by this one."""
+"""Share of samples that lack every snapshot before (or after) this one; as many lack all but the nearest. This one replaces
+them."""
+
+NEAREST_SHARE = 0.1
+"""Share of samples that lack all but the nearest on both sides: what there is of a short scene."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class DataSpec:
 class Batch:
     """What a net is fed, and what it should answer; float32 on one device, scaled by each sample's level."""
 
-    snapshots: Tensor  # (n, 3, H, W)
-    exposures: Tensor  # (n, 3, H, W)
+    snapshots: Tensor  # (n, SNAPSHOTS, H, W)
+    exposures: Tensor  # (n, SNAPSHOTS, H, W)
     masks: Tensor  # (n, B, H, W)
     noise: Tensor  # (n,)
     frames: Tensor  # (n, B, H, W) the truth
@@ -85,14 +90,14 @@ def fold(
     level_factor: Tensor,
     step_sigma: Tensor | None = None,
 ) -> Batch:
-    """Samples of clean clips (n, 3 B, H, W) of expected electrons: three snapshots, folded by `masks` (n, B, H, W).
+    """Samples of clean clips (n, SNAPSHOTS * B, H, W) of expected electrons, each group folded by `masks` (n, B, H, W).
 
-    `exposures` (n, 3, H, W) are of all three groups; where a neighbour's differs from the masks' its sum is scaled to it.
+    `exposures` (n, SNAPSHOTS, H, W) are of all groups; where a neighbour's differs from the masks' its sum is scaled to it.
     `read_noise` (n,) is in electrons, 0 for counting. `level_factor` (n,) multiplies the level, which at run time is that of a
     larger field than a training crop. `step_sigma` (n,) is the width of the bins that sums are coded in; 0 or None: exact.
     """
     n, _, h, w = exposures.shape
-    groups = clips.reshape(n, 3, -1, h, w)
+    groups = clips.reshape(n, SNAPSHOTS, -1, h, w)
     own = masks.sum(1)
     sums = torch.stack([(group * masks).sum(1) for group in groups.unbind(1)], 1)
     sums = torch.where(exposures == own[:, None], sums, groups.mean(2) * exposures)
@@ -103,12 +108,12 @@ def fold(
         snapshots = binned(snapshots, read_noise**2 * exposures.amin((1, 2, 3)), step_sigma)
     if sums.requires_grad:  # masks are learned: noise and bins count as if they came from elsewhere
         snapshots = sums + (snapshots - sums).detach()
-    level = (snapshots[:, 1].sum((1, 2)) / own.sum((1, 2)).clamp(min=1)).clamp(min=1e-3) * level_factor
+    level = (snapshots[:, REACH].sum((1, 2)) / own.sum((1, 2)).clamp(min=1)).clamp(min=1e-3) * level_factor
     scale = level[:, None, None, None]
     noise = (level + read_noise**2) / level**2  # as `framefold_protocol.model.relative_noise`
     if step_sigma is not None:
         noise = noise * (1 + step_sigma**2 / 12)  # as `NoiseModel.in_bins`
-    return Batch(snapshots / scale, exposures, masks, noise, groups[:, 1] / scale)
+    return Batch(snapshots / scale, exposures, masks, noise, groups[:, REACH] / scale)
 
 
 def make_batch(spec: DataSpec, movies: Tensor, step: int, tile: Tensor | None = None) -> Batch:
@@ -118,8 +123,8 @@ def make_batch(spec: DataSpec, movies: Tensor, step: int, tile: Tensor | None = 
     """
     dice, n = Dice(movies.device, spec.seed, step), spec.batch
     ratio = _ratio(spec.ratios, dice)
-    luck = dice.shares(8, n).to(dice.device)
-    clips = _crops(movies, n, 3 * ratio, spec.size, dice)
+    luck = dice.shares(9, n).to(dice.device)
+    clips = _crops(movies, n, SNAPSHOTS * ratio, spec.size, dice)
     dose = _log_uniform(luck[0], DOSE_RANGE)
     clips *= (dose / clips.mean((1, 2, 3)))[:, None, None, None]
     read_noise = _log_uniform(luck[1], READ_NOISE_RANGE) * (luck[2] < INTEGRATING_SHARE)
@@ -127,9 +132,13 @@ def make_batch(spec: DataSpec, movies: Tensor, step: int, tile: Tensor | None = 
     narrow, wide = STEP_RANGE
     step_sigma = (narrow + (wide - narrow) * luck[6]) * (luck[7] < BINNED_SHARE)
     batch = fold(clips, masks, exposures, dice, read_noise, torch.exp(1.4 * luck[3] - 0.7), step_sigma)
-    for neighbour, missing in ((0, luck[4] < STREAM_END_SHARE), (2, luck[5] < STREAM_END_SHARE)):
-        for images in (batch.snapshots, batch.exposures):
-            images[:, neighbour] = torch.where(missing[:, None, None], images[:, 1], images[:, neighbour])
+    for side, lot in ((-1, luck[4]), (1, luck[5])):
+        for distance in range(1, REACH + 1):
+            missing, place = lot < STREAM_END_SHARE * distance, REACH + side * distance
+            if distance > 1:
+                missing = missing | (luck[8] < NEAREST_SHARE)
+            for images in (batch.snapshots, batch.exposures):
+                images[:, place] = torch.where(missing[:, None, None], images[:, REACH], images[:, place])
     return batch
 
 
@@ -141,10 +150,10 @@ def _ratio(ratios: tuple[int, ...], dice: Dice) -> int:
 
 
 def _tiled(tile: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Masks (n, B, size, size) and exposures (n, 3, size, size) of three groups with the same tile."""
+    """Masks (n, B, size, size) and exposures (n, SNAPSHOTS, size, size) of groups with the same tile."""
     down, across = (-(-size // side) for side in tile.shape[1:])
     masks = tile.repeat(1, down, across)[None, :, :size, :size].expand(count, -1, -1, -1)
-    return masks, masks.sum(1, keepdim=True).detach().repeat(1, 3, 1, 1)
+    return masks, masks.sum(1, keepdim=True).detach().repeat(1, SNAPSHOTS, 1, 1)
 
 
 def _log_uniform(luck: Tensor, bounds: tuple[float, float]) -> Tensor:

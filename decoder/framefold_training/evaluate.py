@@ -23,6 +23,7 @@ from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskKind, MaskSpec, derive_masks
+from framefold_protocol.model import SNAPSHOTS
 from framefold_simulator import Movie, MovieSpec
 from framefold_training import simulate
 from framefold_training.checkpoint import load_net
@@ -59,24 +60,24 @@ def psnr(frames: Tensor, truth: Tensor) -> float:
 
 
 def clips(ratio: int, size: int, simulator_seeds: int, scenes: int) -> Iterator[tuple[str, Array]]:
-    """(name, clean clip (3 B, size, size) of mean about 1): the virtual microscope, and `scenes` procedural ones a pace."""
+    """(name, clean clip (SNAPSHOTS * B, size, size) of mean about 1): the virtual microscope, and some scenes of each pace."""
     for seed in range(simulator_seeds):
         movie = Movie(MovieSpec(shape=(512, 512), dose=1.0, seed=seed))
         corner = slice((512 - size) // 2, (512 + size) // 2)
-        yield f"simulator seed {seed}", movie.clean(0, 3 * ratio)[:, corner, corner]
+        yield f"simulator seed {seed}", movie.clean(0, SNAPSHOTS * ratio)[:, corner, corner]
     for pace, speed in PACES.items():
         for seed in range(scenes):
             rng = np.random.default_rng([seed, len(pace), 9])  # two numbers make the pool's seeds, three these
-            clip = simulate.movie(rng, 3 * ratio, size, speed)
+            clip = simulate.movie(rng, SNAPSHOTS * ratio, size, speed)
             yield f"{pace} scene {seed}", clip / clip.mean()
 
 
 def folded(clip: Array, spec: MaskSpec, seed: int, masks_in: Path | None = None) -> Batch:
-    """A clean clip (3 B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one.
+    """A clean clip (SNAPSHOTS * B, H, W) of expected electrons as a net is fed it, without read noise: a batch of one.
 
     `masks_in` is the folder of a mask file."""
     masks = torch.from_numpy(derive_masks(spec, (clip.shape[1], clip.shape[2]), masks_in).window().astype(np.float32))[None]
-    exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    exposures = masks.sum(1, keepdim=True).expand(-1, SNAPSHOTS, -1, -1).contiguous()
     dice = Dice(torch.device("cpu"), seed)
     return fold(torch.from_numpy(clip)[None], masks, exposures, dice, torch.zeros(1), torch.ones(1))
 

@@ -29,7 +29,7 @@ import torch
 
 from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_protocol.masks import MaskSpec
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import SNAPSHOTS, ModelCard
 from framefold_training.birnat import Birnat
 from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.data import DOSE_RANGE, Batch
@@ -117,7 +117,7 @@ def _forget_where(path: Path) -> None:
 def folded_example(ratio: int, height: int, width: int, count: int = 1) -> Batch:
     """Some noisy samples of a scene without much in it."""
     rng = np.random.default_rng(ratio)
-    clip = (5 + rng.random((3 * ratio, height, width)) * 20).astype(np.float32)
+    clip = (5 + rng.random((SNAPSHOTS * ratio, height, width)) * 20).astype(np.float32)
     batch = folded(clip, MaskSpec(ratio=ratio), 0)
     return Batch(*(one.expand(count, *one.shape[1:]).clone() for one in (*batch.inputs.values(), batch.frames)))
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
+from framefold_protocol.model import REACH
 from framefold_training.checkpoint import write_checkpoint
 from framefold_training.clock import Clock
 from framefold_training.data import Batch
@@ -74,8 +75,10 @@ def sample(group: AuditGroup, size: tuple[int, int], dice: Dice, corner: tuple[i
     given = _thinned(electrons, fed, dice)
     masks = torch.from_numpy(group.coding.window(rows, columns).astype(np.float32)).to(dice.device)
     own = (given * masks).sum(0), masks.sum(0)
-    three = [_beside(one, rows, columns, fed, dice) or own for one in (group.previous, None, group.following)]
-    snapshots, exposures = (torch.stack(images)[None] for images in zip(*three, strict=True))
+    before, after = ([_beside(one, rows, columns, fed, dice) for one in side] for side in (group.before, group.after))
+    missing = [own]
+    fed_groups = [*missing * (REACH - len(before)), *before[::-1], own, *after, *missing * (REACH - len(after))]
+    snapshots, exposures = (torch.stack(images)[None] for images in zip(*fed_groups, strict=True))
     level = max(fed * float(group.electrons.mean()), 1e-3)
     told = electrons if fed == 1 else (electrons - given) * (fed / (1 - fed))
     return Batch(snapshots / level, exposures, masks[None], torch.tensor([1 / level], device=dice.device), told[None] / level)
@@ -148,10 +151,8 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
     return outcome
 
 
-def _beside(neighbour: Neighbour | None, rows: slice, columns: slice, fed: float, dice: Dice) -> tuple[Tensor, Tensor] | None:
+def _beside(neighbour: Neighbour, rows: slice, columns: slice, fed: float, dice: Dice) -> tuple[Tensor, Tensor]:
     """A neighbour's snapshot at the same dose, and its exposure; both (rows, columns)."""
-    if neighbour is None:
-        return None
     electrons = torch.from_numpy(np.ascontiguousarray(neighbour.electrons[rows, columns])).to(dice.device)
     exposure = torch.from_numpy(neighbour.coding.exposure(rows, columns).astype(np.float32)).to(dice.device)
     return _thinned(electrons, fed, dice), exposure

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from framefold_protocol.coding import BLOCK
 from framefold_protocol.masks import MaskKind
+from framefold_protocol.model import SNAPSHOTS
 from framefold_training.dice import Dice
 
 
@@ -50,20 +51,20 @@ class MaskMix:
 
 
 def draw(mix: MaskMix, count: int, ratio: int, size: int, dice: Dice) -> tuple[Tensor, Tensor]:
-    """Masks (n, B, size, size) of {0, 1}, float32, of the middle group, and exposures (n, 3, size, size) of all three.
+    """Masks (n, B, size, size) of {0, 1}, float32, of the middle group, and exposures (n, SNAPSHOTS, size, size) of all groups.
 
     Neighbouring groups share families and bits; their block maps differ in half of the mixed samples.
     """
     order = _order(ratio, max(128, size), dice.device)
     masks = torch.empty(count, ratio, size, size, device=dice.device)
-    exposures = torch.empty(count, 3, size, size, device=dice.device)
+    exposures = torch.empty(count, SNAPSHOTS, size, size, device=dice.device)
     for i, (kind, changed) in enumerate(dice.shares(count, 2).tolist()):
         if kind < mix.random:
             masks[i] = torch.rand(ratio, size, size, generator=dice.noise, device=dice.device) < 0.25
             exposures[i] = masks[i].sum(0)
             continue
         mixed = kind < mix.random + mix.mixed
-        maps = [_ones(mix, ratio, size, mixed, dice) for _ in range(3 if mixed and changed < 0.5 else 1)]
+        maps = [_ones(mix, ratio, size, mixed, dice) for _ in range(SNAPSHOTS if mixed and changed < 0.5 else 1)]
         exposures[i] = torch.stack(maps).to(dice.device)
         frames = torch.randperm(ratio, generator=dice.host).to(dice.device)
         masks[i] = _cut(order, size, dice)[frames] < exposures[i, len(maps) // 2]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from framefold_protocol.model import REACH
 from framefold_training.blocks import quiet, residual_blocks
 from framefold_training.context import CHANNELS, context, local_mean
 from framefold_training.projection import SMALLEST, analysed, back_projected, cosines, snapshot_of, synthesised
@@ -75,7 +76,7 @@ class Stage(nn.Module):
 
 
 class Net(nn.Module):
-    """snapshots, exposures (n, 3, H, W), masks (n, B, H, W), noise (n,) -> frames (n, B, H, W), float32, any B."""
+    """snapshots, exposures (n, SNAPSHOTS, H, W), masks (n, B, H, W), noise (n,) -> frames (n, B, H, W), float32, any B."""
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class Net(nn.Module):
     def _estimates(
         self, snapshots: Tensor, exposures: Tensor, masks: Tensor, noise: Tensor, wanted: tuple[int, ...]
     ) -> list[Tensor]:
-        snapshot, exposure = snapshots[:, 1:2], exposures[:, 1:2]
+        snapshot, exposure = (images[:, REACH : REACH + 1] for images in (snapshots, exposures))
         noise = noise.clamp(1e-7, 1e4)[:, None, None, None]
         base = local_mean(snapshot, exposure)
         basis = cosines(masks.shape[1], self.spec.modes, snapshots)

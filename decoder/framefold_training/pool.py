@@ -16,7 +16,7 @@ from functools import cache
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty
+from queue import Empty, Full
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,8 @@ FIRST_SIMULATOR_SEED = 1_000_000
 class PoolSpec:
     """Which movies there are."""
 
-    frames: int = 96
-    """Of each movie: three groups of the largest B."""
+    frames: int = 160
+    """Of each movie: as many groups of the largest B as a net is fed."""
     side: int = 160
     """Of each movie, pixels."""
     slots: int = 96
@@ -133,5 +133,16 @@ def _take(process: BaseProcess, queue: Queue[Movies]) -> Movies:
 
 
 def _produce(spec: PoolSpec, first: int, stride: int, queue: Queue[Movies]) -> None:
+    """Render into the queue as long as the process that trains is there: it may be killed."""
+    trainer = multiprocessing.parent_process()
     for number in itertools.count(first, stride):
-        queue.put(render(spec, number))
+        movie = render(spec, number)
+        while trainer is None or trainer.is_alive():
+            try:
+                queue.put(movie, timeout=5)
+                break
+            except Full:
+                pass
+        else:
+            queue.cancel_join_thread()
+            return

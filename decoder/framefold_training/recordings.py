@@ -17,6 +17,7 @@ import numpy.typing as npt
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import FramefoldError, InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH
 
 Counts = npt.NDArray[np.float32]
 
@@ -39,9 +40,9 @@ class AuditGroup:
     electrons: Counts = field(repr=False)
     """(B, H, W), whole numbers, 0 or more."""
     coding: Coding
-    previous: Neighbour | None = None
-    """None at a stream's ends, and beside a gap or frames that were sent raw alone."""
-    following: Neighbour | None = None
+    before: tuple[Neighbour, ...] = ()
+    """Snapshots, the nearest first, up to `REACH`; none at a stream's ends, and beyond a gap or frames that were sent raw."""
+    after: tuple[Neighbour, ...] = ()
 
 
 class Recording:
@@ -90,20 +91,22 @@ class Recording:
     def _group(self, position: int, rows: slice) -> AuditGroup:
         audit: Any = self._store["audit"]
         coding = self._coding(int(self._index[position]))
-        beside = self._neighbour(position, -1), self._neighbour(position, 1)
+        beside = self._neighbours(position, -1), self._neighbours(position, 1)
         return AuditGroup(position, self._electrons(np.asarray(audit[rows]), 1), coding, *beside)
 
-    def _neighbour(self, position: int, step: int) -> Neighbour | None:
-        """The snapshot before or after, over the audit frames between."""
-        position += step
-        while 0 <= position < len(self._kind) and self._kind[position] == self._kinds["audit"]:
-            position += step
-        if not 0 <= position < len(self._kind) or self._kind[position] != self._kinds["snapshot"]:
-            return None
+    def _neighbours(self, position: int, step: int) -> tuple[Neighbour, ...]:
+        """The snapshots before or after, over the audit frames between."""
         snapshots: Any = self._store["snapshots"]
-        index = int(self._index[position])
-        coding = self._coding(index)
-        return Neighbour(self._electrons(np.asarray(snapshots[index]), coding.exposure()), coding)
+        found, position = list[Neighbour](), position + step
+        while 0 <= position < len(self._kind) and len(found) < REACH:
+            if self._kind[position] == self._kinds["snapshot"]:
+                index = int(self._index[position])
+                coding = self._coding(index)
+                found.append(Neighbour(self._electrons(np.asarray(snapshots[index]), coding.exposure()), coding))
+            elif self._kind[position] != self._kinds["audit"]:
+                break
+            position += step
+        return tuple(found)
 
     def _coding(self, index: int) -> Coding:
         maps: Any = self._store.get("block_maps")

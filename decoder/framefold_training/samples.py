@@ -14,6 +14,7 @@ import torch
 from PIL import Image as Picture
 
 from framefold_protocol.errors import FramefoldError
+from framefold_protocol.model import REACH, SNAPSHOTS
 from framefold_training.data import DataSpec, make_batch
 from framefold_training.pool import PoolSpec, render
 
@@ -38,7 +39,7 @@ def _strip(spec: PoolSpec, number: int) -> Image:
     frames = batch.frames[0]
     electrons = 1 / float(batch.noise)
     noisy = torch.poisson(frames[RATIO // 2] * electrons, generator=torch.Generator().manual_seed(number)) / electrons
-    mean = batch.snapshots[0, 1] / batch.exposures[0, 1].clamp(min=1)
+    mean = batch.snapshots[0, REACH] / batch.exposures[0, REACH].clamp(min=1)
     scale = float(frames.quantile(0.998) if frames.numel() < 2**24 else frames.max())
     tiles = [frames[0], frames[RATIO // 2], frames[-1], noisy, mean]
     return np.concatenate([np.pad((tile / scale).clamp(0, 1).numpy(), GAP // 2, constant_values=1) for tile in tiles], 1)
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--columns", type=int, default=2, help="movies side by side")
     parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     given = parser.parse_args(arguments)
-    spec = PoolSpec(frames=3 * RATIO, atoms=given.atoms, atoms_share=0.15 if given.atoms else 0.0)
+    spec = PoolSpec(frames=SNAPSHOTS * RATIO, atoms=given.atoms, atoms_share=0.15 if given.atoms else 0.0)
     Picture.fromarray((255 * sheet(spec, given.rows, given.columns)).astype(np.uint8)).save(given.out, optimize=True)
 
 

@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
     parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
     parser.add_argument("--threads", type=int, default=1, help="that learn, each from its share of a batch")
-    parser.add_argument("--slots", type=int, default=96, help="movies held, 5 MB each")
+    parser.add_argument("--slots", type=int, default=96, help="movies held, 8 MB each")
     parser.add_argument("--life", type=int, default=8, help="steps until one of them is replaced")
     parser.add_argument("--atoms", default="", help="file of multislice movies, made by framefold_training.atoms")
     parser.add_argument("--seed", type=int, default=0)

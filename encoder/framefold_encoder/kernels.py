@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 WORD = 64
 """Pixels of a mask word, and the width of a block of the block map."""
 VISIT = 5
-"""Frames added between loading and storing the sums of 64 pixels."""
+"""Frames at most that are added between loading and storing the sums of 64 pixels."""
 AHEAD = 256
 """Bytes by which each frame is prefetched: up to a tenth faster than with no prefetch, and 1 KiB was slower than either. The
 hardware follows five streams well enough once they are long; it is their starts that cost, hence the size of the tiles."""
@@ -32,40 +32,49 @@ folded at 0.6 of the read bandwidth instead of 0.9."""
 Frames = npt.NDArray[np.unsignedinteger]
 
 
-def masked_add(count: int) -> Callable[..., None]:
-    """An intrinsic that adds 64 pixels of `count` frames, each under its mask, to 64 sums; and prefetches other 64 of each."""
+def _masked_add(
+    typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, strides: Any, count: Any, ahead: Any, anew: Any
+) -> Any:
+    """sums[pixel:+64] += frames[pixel + k * strides[0]:+64] & masks[mask + k * strides[1]:+64], for k below `count`.
 
-    @intrinsic
-    def add(typing: Any, sums: Any, frames: Any, masks: Any, pixel: Any, mask: Any, strides: Any, ahead: Any, anew: Any) -> Any:
-        """sums[pixel:+64] += frames[pixel + k * strides[0]:+64] & masks[mask + k * strides[1]:+64], for k below count.
+    `count` is 1 to VISIT. `anew`: the sums begin with 0, whatever they hold. What lies `ahead` bytes behind the frames' pixels
+    is prefetched.
+    """
 
-        `anew`: whatever is in the sums, they begin with 0. What lies `ahead` bytes behind the frames' pixels is prefetched.
-        """
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        sum_data, frame_data, mask_data = _data(context, builder, (sums, frames, masks), arguments)
+        at_pixel, at_mask, by, number, distance, begin = arguments[3:]
+        by_frame, by_mask = (builder.extract_value(by, k) for k in range(2))
+        pixels, totals = _vector(frames), _vector(sums)
+        size = pixels.element.width // 8
+        place = builder.bitcast(builder.gep(sum_data, [at_pixel]), totals.as_pointer())
+        total = builder.load(place, align=totals.element.width // 8)
+        total = builder.select(begin, ir.Constant(totals, None), total)
+        end, found = builder.append_basic_block("all added"), []
+        for k in range(VISIT):
+            at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
+            values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
+            under = builder.add(at_mask, builder.mul(by_mask, ir.Constant(by_mask.type, k)))
+            chosen = builder.bitcast(builder.gep(mask_data, [under]), pixels.as_pointer())
+            for line in range(0, WORD * size, CACHE_LINE):
+                _prefetch(builder, values, builder.add(distance, ir.Constant(distance.type, line)))
+            masked = builder.and_(builder.load(values, align=size), builder.load(chosen, align=size))
+            total = builder.add(total, masked if pixels.element == totals.element else builder.zext(masked, totals))
+            found.append((total, builder.block))
+            if k + 1 < VISIT:
+                next_frame = builder.append_basic_block("next frame")
+                builder.cbranch(builder.icmp_signed(">", number, ir.Constant(number.type, k + 1)), next_frame, end)
+                builder.position_at_end(next_frame)
+        builder.branch(end)
+        builder.position_at_end(end)
+        total = builder.phi(totals)
+        for value, block in found:
+            total.add_incoming(value, block)
+        builder.store(total, place, align=totals.element.width // 8)
+        return context.get_dummy_value()
 
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            sum_data, frame_data, mask_data = _data(context, builder, (sums, frames, masks), arguments)
-            at_pixel, at_mask, by, distance, begin = arguments[3:]
-            by_frame, by_mask = (builder.extract_value(by, k) for k in range(2))
-            pixels, totals = _vector(frames), _vector(sums)
-            place = builder.bitcast(builder.gep(sum_data, [at_pixel]), totals.as_pointer())
-            total = builder.load(place, align=totals.element.width // 8)
-            total = builder.select(begin, ir.Constant(totals, None), total)
-            for k in range(count):
-                at = builder.add(at_pixel, builder.mul(by_frame, ir.Constant(by_frame.type, k)))
-                values = builder.bitcast(builder.gep(frame_data, [at]), pixels.as_pointer())
-                under = builder.add(at_mask, builder.mul(by_mask, ir.Constant(by_mask.type, k)))
-                chosen = builder.bitcast(builder.gep(mask_data, [under]), pixels.as_pointer())
-                size = pixels.element.width // 8
-                for line in range(0, WORD * size, CACHE_LINE):
-                    _prefetch(builder, values, builder.add(distance, ir.Constant(distance.type, line)))
-                masked = builder.and_(builder.load(values, align=size), builder.load(chosen, align=size))
-                total = builder.add(total, masked if pixels.element == totals.element else builder.zext(masked, totals))
-            builder.store(total, place, align=totals.element.width // 8)
-            return context.get_dummy_value()
-
-        return types.void(sums, frames, masks, types.intp, types.intp, strides, types.intp, types.boolean), emit
-
-    return add
+    numbers = types.intp, types.intp, strides, types.intp, types.intp, types.boolean
+    return types.void(sums, frames, masks, *numbers), emit
 
 
 def _spread_bits(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> Any:
@@ -82,6 +91,7 @@ def _spread_bits(typing: Any, masks: Any, words: Any, mask: Any, word: Any) -> A
     return types.void(masks, words, types.intp, types.intp), emit
 
 
+masked_add: Callable[..., None] = intrinsic(_masked_add)
 _spread: Callable[..., None] = intrinsic(_spread_bits)
 
 
@@ -104,10 +114,6 @@ def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: ir.Value) -> N
     prefetch = builder.module.globals.get(name) or ir.Function(builder.module, signature, name)
     line = builder.gep(builder.bitcast(pointer, byte), [distance])
     builder.call(prefetch, [line, *(ir.Constant(word, value) for value in (0, 3, 1))])  # for reading, kept, data
-
-
-_add_one = masked_add(1)
-_add_several = masked_add(VISIT)
 
 
 @njit(nogil=True, cache=True)
@@ -134,14 +140,14 @@ def fold_rows(
         bottom = min(top + rows, stop)
         done = 0
         while done < n:
-            count = VISIT if done + VISIT <= n else 1
+            count = min(VISIT, n - done)
             _add(frames, done, count, first, words, block_map, masks, sums, top, bottom)
             done += count
 
 
 @njit(nogil=True, cache=True)
 def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom):  # type: ignore[no-untyped-def]
-    """Rows of `count` frames from `index` on, 1 or VISIT; `masks` (VISIT, families, q * 64) is written over for each row.
+    """Rows of `count` frames from `index` on, at most VISIT; `masks` (VISIT, families, q * 64) is written over for each row.
 
     The words of a row's masks lie side by side: from places far apart they came so late that memory waited for them.
     """
@@ -156,10 +162,7 @@ def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom
             _spread(chosen, bits, i * WORD, word + i)
         for j in range(width // WORD):
             mask = block_map[y // WORD, j] * cell + j % q * WORD
-            if count == 1:
-                _add_one(totals, pixels, chosen, y * width + j * WORD, mask, strides, AHEAD, anew)
-            else:
-                _add_several(totals, pixels, chosen, y * width + j * WORD, mask, strides, AHEAD, anew)
+            masked_add(totals, pixels, chosen, y * width + j * WORD, mask, strides, count, AHEAD, anew)
         for x in range(width // WORD * WORD, width):
             if anew:
                 sums[y, x] = 0

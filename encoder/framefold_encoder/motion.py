@@ -25,9 +25,6 @@ BYTES_PER_THREAD = 2_000_000
 FREE_ORDER = {"reassoc", "contract", "nsz"}
 """Sums of floats in whatever order is fastest: several at a time. It took a quarter to a half off the whole."""
 
-_add_one = masked_add(1)
-_add_several = masked_add(VISIT)
-
 Counts = npt.NDArray[np.unsignedinteger]
 
 
@@ -74,19 +71,15 @@ def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
     for part in range(PARTS):
         line, t, stop = totals[part * sums[0].size :], part * each, (part + 1) * each
         while t < stop:
-            row = pixels[(t * height + y) * width :]
-            several, anew = t + VISIT <= stop, t == part * each
+            row, count, anew = pixels[(t * height + y) * width :], min(VISIT, stop - t), t == part * each
             for j in range(width // WORD):
-                if several:
-                    _add_several(line, row, ones, j * WORD, 0, strides, ahead, anew)
-                else:
-                    _add_one(line, row, ones, j * WORD, 0, strides, ahead, anew)
+                masked_add(line, row, ones, j * WORD, 0, strides, count, ahead, anew)
             for x in range(width // WORD * WORD, width):
                 if anew:
                     sums[part, x // BLOCK, x % BLOCK] = 0
-                for k in range(VISIT if several else 1):
+                for k in range(count):
                     sums[part, x // BLOCK, x % BLOCK] += frames[t + k, y, x]
-            t += VISIT if several else 1
+            t += count
 
 
 @njit(nogil=True, cache=True, fastmath=FREE_ORDER)

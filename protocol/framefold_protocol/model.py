@@ -2,8 +2,8 @@
 
 A net is one ONNX file with float32 inputs
 
-    snapshots  (n, 3, H, W)  previous, this and next snapshot, each divided by this snapshot's level
-    exposures  (n, 3, H, W)  ones per pixel of the three
+    snapshots  (n, 5, H, W)  two snapshots before, this one, and two after it, each divided by this snapshot's level
+    exposures  (n, 5, H, W)  ones per pixel of the five
     masks      (n, B, H, W)  this snapshot's masks, {0, 1}
     noise      (n,)          variance of one frame's pixel at the level, relative to the level squared: 1 / dose for counting;
                              that of the near-lossless coder's bins counts as noise
@@ -25,8 +25,11 @@ import numpy.typing as npt
 from framefold_protocol.errors import ModelError
 from framefold_protocol.noise import NoiseModel
 
-INPUTS_VERSION = 1
-"""Counts up when the inputs above change their meaning."""
+INPUTS_VERSION = 2
+"""Counts up when the inputs above change their meaning. 1: one snapshot before and one after."""
+REACH = 2
+"""Snapshots a net is fed on each side of its own: what moves slowly or not at all is seen with that many more electrons."""
+SNAPSHOTS = 2 * REACH + 1
 
 
 @dataclass(frozen=True)

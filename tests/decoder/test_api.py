@@ -229,9 +229,7 @@ def test_quality_tells_what_made_the_frames_and_what_an_audit_found(library):
     example = Example(make_metadata(audit=1)).fold(2, audited_in=2)
     library.add_stream(example.metadata)
     library.put(example.metadata.stream_id, example.messages, 1)
-    made_by = Provenance(
-        "net", "ab" * 32, "0.1.0+0123456789ab", {"provider": "CPUExecutionProvider", "had_next_snapshot": True}
-    )
+    made_by = Provenance("net", "ab" * 32, "0.1.0+0123456789ab", {"provider": "CPUExecutionProvider", "snapshots_after": 2})
     measured = Quality(1.1, 12.0, 100.0, 3.5, psnr=31.5, psnr_low=31.0, psnr_high=None, ssim=0.9)
     library.put_frames(example.metadata.stream_id, 2, example.group(2), measured, made_by)
     with served(create_app(library)) as client:

@@ -47,7 +47,7 @@ def judged(request):
     """A case, the noise model measured on its frames, and reconstructions of it."""
     one = case(*request.param)
     found = measure(one.raw)
-    return one, found, {"gap-tv": GapTv().reconstruct(one.group, None, None, found.noise), "mean": mean_frames(one)}
+    return one, found, {"gap-tv": GapTv().reconstruct(one.group, [], [], found.noise), "mean": mean_frames(one)}
 
 
 @pytest.mark.parametrize("method", ["gap-tv", "mean"])
@@ -116,7 +116,7 @@ def mean_of(group) -> np.ndarray:
     return np.broadcast_to(mean, (20, *SHAPE)).copy()
 
 
-@pytest.mark.parametrize("reconstruct", [mean_of, lambda group: GapTv().reconstruct(group, None, None, NoiseModel())])
+@pytest.mark.parametrize("reconstruct", [mean_of, lambda group: GapTv().reconstruct(group, [], [], NoiseModel())])
 @pytest.mark.parametrize("specs", [(MaskSpec("ones", 20),), (MaskSpec(ratio=20), MaskSpec("ones", 20))])
 def test_where_masks_hide_nothing_a_second_reconstruction_tells(reconstruct, specs):
     one = case(20.0)

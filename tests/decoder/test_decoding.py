@@ -168,8 +168,8 @@ def test_decoding_again_with_the_same_model_gives_the_same_bytes(library, tmp_pa
     assert (provenance.model, provenance.code) == (model, code_version())
     assert provenance.sha256 == (card.sha256 if model == "tiny" else None)
     assert provenance.settings["provider"] == ("CPUExecutionProvider" if model == "tiny" else "numba")
-    assert provenance.settings["had_next_snapshot"] is True
-    assert store.group(snapshots[-1]).provenance.settings["had_next_snapshot"] is False
+    fed = [(one["snapshots_before"], one["snapshots_after"]) for one in (store.group(k).provenance.settings for k in snapshots)]
+    assert fed == [(0, 2), (1, 2), (2, 1), (2, 0)]
     assert library.catalogue.models()[model].get("sha256") == provenance.sha256
 
 
@@ -191,15 +191,17 @@ def test_neighbours_are_found_behind_audit_groups(library):
     class Spy:
         name, provider = "spy", "numba"
 
-        def reconstruct(self, group, previous, following, noise):
-            for name, one in (("previous", previous), ("following", following)):
-                seen.setdefault(name, one)  # at first; then come windows of them
+        def reconstruct(self, group, before, after, noise):
+            for name, beside in (("before", before), ("after", after)):
+                seen.setdefault(name, beside)  # at first; then come windows of them
             return np.zeros((4, *SHAPE), np.float32)
 
-    store = stored(library, *stream(3, every=1, parts=2))
-    decode(store, 5, Spy())
-    np.testing.assert_array_equal(seen["previous"].snapshot, store.snapshot(2))
-    np.testing.assert_array_equal(seen["following"].snapshot, store.snapshot(8))
+    store = stored(library, *stream(6, every=1, parts=2))
+    decode(store, 8, Spy())
+    for name, positions in {"before": (5, 2), "after": (11, 14)}.items():
+        assert len(seen[name]) == len(positions)
+        for group, position in zip(seen[name], positions, strict=True):
+            np.testing.assert_array_equal(group.snapshot, store.snapshot(position))
 
 
 def test_code_version_is_the_version_and_a_digest():

@@ -25,7 +25,7 @@ class Follower:
     def __init__(self, expected, share):
         self.expected, self.share, self.calls = expected, share, 0
 
-    def reconstruct(self, group, previous, following, noise):
+    def reconstruct(self, group, before, after, noise):
         self.calls += 1
         masks = group.coding.window()
         height, width = group.coding.shape
@@ -45,9 +45,9 @@ def flat(shape, dose, *specs, seed=0):
 def test_a_known_share_is_found_and_taken_out_of_chi2(shape, share, dose):
     group = flat(shape, dose, MaskSpec(ratio=RATIO), MaskSpec("ones", RATIO))
     net = Follower(dose, share)
-    found = followed((group, None, None), NOISE, net)
+    found = followed((group, [], []), NOISE, net)
     assert found == pytest.approx(1 - (1 - share) ** 2, abs=0.01)
-    explained, same = trust((group, None, None), net.reconstruct(group, None, None, NOISE), NOISE, net)
+    explained, same = trust((group, [], []), net.reconstruct(group, [], [], NOISE), NOISE, net)
     assert same == found
     assert explained == pytest.approx(1, abs=0.1)
 
@@ -55,7 +55,7 @@ def test_a_known_share_is_found_and_taken_out_of_chi2(shape, share, dose):
 def test_frames_that_are_wrong_are_not_excused_by_what_they_follow():
     group = flat((192, 192), 20.0, MaskSpec(ratio=RATIO))
     net = Follower(22.0, 0.5)
-    explained, _ = trust((group, None, None), net.reconstruct(group, None, None, NOISE), NOISE, net)
+    explained, _ = trust((group, [], []), net.reconstruct(group, [], [], NOISE), NOISE, net)
     bias = (
         3 * 2.0**2 / 20
     )  # of three exposed frames, in units of their noise: what is followed of it is followed of the noise too
@@ -67,18 +67,18 @@ def test_a_large_frame_costs_a_few_small_windows_and_another_snapshot_has_others
     seen = []
 
     class Watched(Follower):
-        def reconstruct(self, group, previous, following, noise):
+        def reconstruct(self, group, before, after, noise):
             seen.append((group.coding.shape, group.snapshot[:4, :4].tobytes()))
-            return super().reconstruct(group, previous, following, noise)
+            return super().reconstruct(group, before, after, noise)
 
     net = Watched(20.0, 0.0)
     for number in (0, 1):
-        followed((group, group, None), NOISE, net, number)
+        followed((group, [group], []), NOISE, net, number)
     assert {shape for shape, _ in seen} == {(128, 128)}
     assert len(seen) == 2 * 8
     assert len({corner for _, corner in seen}) == 16
     again = list(seen)
-    followed((group, group, None), NOISE, net, 1)
+    followed((group, [group], []), NOISE, net, 1)
     assert seen[16:] == again[8:]  # the same snapshot gives the same
 
 
@@ -87,15 +87,15 @@ def test_windows_come_to_cover_a_frame_of_any_size():
         seen = np.zeros(shape, int)
 
         class Watched(Follower):
-            def reconstruct(self, group, previous, following, noise):
+            def reconstruct(self, group, before, after, noise):
                 top, left = divmod(int(group.snapshot[0, 0]), shape[1])  # noqa: B023
                 seen[top : top + group.coding.shape[0], left : left + group.coding.shape[1]] += 1  # noqa: B023
-                return super().reconstruct(group, previous, following, noise)
+                return super().reconstruct(group, before, after, noise)
 
         masks = coding(shape, MaskSpec(ratio=RATIO))
         group = FoldedGroup(np.arange(shape[0] * shape[1], dtype=np.uint32).reshape(shape), masks)
         for number in range(24):
-            followed((group, None, None), NoiseModel(0.0), Watched(20.0, 0.0), number)
+            followed((group, [], []), NoiseModel(0.0), Watched(20.0, 0.0), number)
         assert (seen[: shape[0] // 64 * 64, : shape[1] // 64 * 64] > 0).mean() > 0.9
 
 
@@ -103,15 +103,15 @@ def test_a_window_is_measured_by_the_brightness_of_its_frame():
     levels = set()
 
     class Watched(Follower):
-        def reconstruct(self, group, previous, following, noise):
+        def reconstruct(self, group, before, after, noise):
             levels.add(round(group.level(noise), 6))
-            return super().reconstruct(group, previous, following, noise)
+            return super().reconstruct(group, before, after, noise)
 
     expected = np.full((512, 512), 1.0)
     expected[:256] = 300.0
     group = fold(np.random.default_rng(0).poisson(expected, (RATIO, 512, 512)), coding((512, 512), MaskSpec(ratio=RATIO)))
     for number in range(4):
-        followed((group.window(slice(0, 512), slice(0, 512)), None, None), NOISE, Watched(20.0, 0.0), number)
+        followed((group.window(slice(0, 512), slice(0, 512)), [], []), NOISE, Watched(20.0, 0.0), number)
     (level,) = levels
     assert level == pytest.approx(150.5, rel=0.01)
 
@@ -122,11 +122,12 @@ def test_noise_of_the_neighbours_that_frames_follow_is_left_in_the_snapshot():
     class Neighbours:
         name, provider = "neighbours", "numpy"
 
-        def reconstruct(self, group, previous, following, noise):
-            mean = (previous.snapshot.astype(float) + following.snapshot) / 2 / RATIO
+        def reconstruct(self, group, before, after, noise):
+            mean = (before[0].snapshot.astype(float) + after[0].snapshot) / 2 / RATIO
             return np.broadcast_to(mean.astype(np.float32), (RATIO, *group.coding.shape))
 
-    three = tuple(flat((192, 192), 20.0, MaskSpec("ones", RATIO), seed=seed) for seed in range(3))
+    group, before, after = (flat((192, 192), 20.0, MaskSpec("ones", RATIO), seed=seed) for seed in range(3))
+    three = group, [before], [after]
     found = followed(three, NOISE, Neighbours())
     assert found == pytest.approx(-0.5, abs=0.05)
     explained, _ = trust(three, Neighbours().reconstruct(*three, NOISE), NOISE, Neighbours())
@@ -152,19 +153,19 @@ def test_snapshots_of_every_type_are_changed_within_it(dtype):
 
 def test_a_snapshot_without_counts_follows_nothing():
     group = FoldedGroup(np.zeros((70, 90), np.uint16), coding((70, 90), MaskSpec(ratio=RATIO)))
-    assert followed((group, None, None), NOISE, Follower(0.0, 0.5)) == 0
+    assert followed((group, [], []), NOISE, Follower(0.0, 0.5)) == 0
 
 
 def test_neighbours_are_cut_like_the_group():
     movie = moving_movie(3 * RATIO, (300, 260))
     masks = coding((300, 260), MaskSpec(ratio=RATIO), MaskSpec("one-hot", RATIO))
-    before, group, after = (fold(part, masks) for part in np.split(np.random.default_rng(0).poisson(movie), 3))
+    earlier, group, later = (fold(part, masks) for part in np.split(np.random.default_rng(0).poisson(movie), 3))
 
     class Checked(GapTv):
-        def reconstruct(self, group, previous, following, noise):
-            for one in (previous, following):
+        def reconstruct(self, group, before, after, noise):
+            for one in (*before, *after):
                 assert np.array_equal(one.coding.window(), group.coding.window())
                 assert one.coding.shape == group.coding.shape
-            return super().reconstruct(group, previous, following, noise)
+            return super().reconstruct(group, before, after, noise)
 
-    assert 0 < followed((group, before, after), NOISE, Checked()) <= 1
+    assert 0 < followed((group, [earlier], [later]), NOISE, Checked()) <= 1

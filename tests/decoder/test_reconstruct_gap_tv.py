@@ -22,7 +22,7 @@ NOISELESS = NoiseModel(counts_per_electron=0.0)
 
 
 def unfold(group: FoldedGroup, noise: NoiseModel = NOISELESS, **options) -> np.ndarray:
-    return GapTv(**options).reconstruct(group, None, None, noise)
+    return GapTv(**options).reconstruct(group, [], [], noise)
 
 
 @pytest.mark.recordings

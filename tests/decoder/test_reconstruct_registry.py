@@ -57,7 +57,7 @@ def test_auto_takes_the_net_that_fits(packaged, user):
     assert models.choose("auto", FOUR).name == "four"
     assert models.choose("auto", FIVE).name == "five"
     assert models.choose("auto", coding((16, 16), MaskSpec("one-hot", 4))).name == "gap-tv"
-    frames = models.choose("auto", FOUR).reconstruct(fold(np.full((4, 16, 16), 9), FOUR), None, None, NoiseModel())
+    frames = models.choose("auto", FOUR).reconstruct(fold(np.full((4, 16, 16), 9), FOUR), [], [], NoiseModel())
     np.testing.assert_allclose(frames, 9, rtol=1e-4)
 
 

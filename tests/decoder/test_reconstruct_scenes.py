@@ -39,35 +39,51 @@ def two_scenes(*lengths, level=20.0):
 @given(st.integers(6, 20), st.integers(6, 20), st.floats(30, 200), st.integers(0, 2**32))
 def test_neighbours_beyond_a_change_of_scene_are_left_out(ratio, other, level, seed):
     a, b, c, d = groups(two_scenes(2 * ratio, 2 * other, level=level), ratio, ratio, other, other, seed=seed)
-    assert of_one_scene((b, a, c), NoiseModel()) == (b, a, None)
-    assert of_one_scene((c, b, d), NoiseModel()) == (c, None, d)
+    assert of_one_scene((b, [a], [c]), NoiseModel()) == (b, [a], [])
+    assert of_one_scene((c, [b], [d]), NoiseModel()) == (c, [], [d])
 
 
 @given(st.lists(st.integers(4, 20), min_size=3, max_size=3), st.floats(5, 200), st.sampled_from([0.25, 1.0]))
 def test_neighbours_of_one_scene_stay(ratios, level, density):
     a, b, c = groups(moving_movie(sum(ratios), SHAPE, level), *ratios, density=density)
     still = groups(np.repeat(moving_movie(1, SHAPE, level), sum(ratios), 0), *ratios, density=density)
-    for three in ((b, a, c), (still[1], still[0], still[2])):
+    for three in ((b, [a], [c]), (still[1], still[:1], still[2:])):
         assert of_one_scene(three, NoiseModel()) == three
 
 
 def test_a_detector_s_offset_and_gain_are_no_change_of_scene():
     noise = NoiseModel(3.0, 100.0, 5.0)
     a, b, c = groups(moving_movie(30, SHAPE), 6, 20, 4, noise=noise)
-    assert of_one_scene((b, a, c), noise) == (b, a, c)
+    assert of_one_scene((b, [a], [c]), noise) == (b, [a], [c])
     a, b, c = groups(two_scenes(26, 4), 6, 20, 4, noise=noise)
-    assert of_one_scene((b, a, c), noise) == (b, a, None)
+    assert of_one_scene((b, [a], [c]), noise) == (b, [a], [])
+
+
+@given(st.integers(6, 20), st.integers(1, 3), st.floats(30, 200), st.integers(0, 2**32))
+def test_everything_beyond_a_change_of_scene_is_left_out(ratio, first, level, seed):
+    """Five groups in a row, the first one to three of one scene."""
+    row = groups(two_scenes(first * ratio, (5 - first) * ratio, level=level), *[ratio] * 5, seed=seed)
+    for k, group in enumerate(row):
+        before, after = row[:k][::-1], row[k + 1 :]
+        kept = of_one_scene((group, before, after), NoiseModel())
+        assert kept == ((group, before, row[k + 1 : first]) if k < first else (group, row[first:k][::-1], after))
+
+
+def test_a_scene_that_begins_to_move_goes_on():
+    still, moving = np.repeat(moving_movie(1, SHAPE), 24, 0), moving_movie(24, SHAPE)
+    a, b, c, d = groups(np.concatenate([still, moving]), 12, 12, 12, 12)
+    assert of_one_scene((b, [a], [c, d]), NoiseModel()) == (b, [a], [c, d])
 
 
 def test_without_both_neighbours_nothing_is_left_out():
     a, b = groups(two_scenes(8, 8), 8, 8)
-    assert of_one_scene((b, a, None), NoiseModel()) == (b, a, None)
-    assert of_one_scene((a, None, b), NoiseModel()) == (a, None, b)
+    assert of_one_scene((b, [a], []), NoiseModel()) == (b, [a], [])
+    assert of_one_scene((a, [], [b]), NoiseModel()) == (a, [], [b])
 
 
 def test_a_pixel_that_nothing_exposed_tells_nothing():
     dark = [fold(np.zeros((4, *SHAPE)), coding(SHAPE, MaskSpec("random", 4, 0.01, seed=k))) for k in range(3)]
-    assert of_one_scene((dark[1], dark[0], dark[2]), NoiseModel()) == (dark[1], dark[0], dark[2])
+    assert of_one_scene((dark[1], dark[:1], dark[2:]), NoiseModel()) == (dark[1], dark[:1], dark[2:])
 
 
 @pytest.mark.parametrize("part", [(slice(0, 64), slice(0, 64)), (slice(64, 96), slice(64, 80))])
@@ -76,8 +92,8 @@ def test_nets_get_the_group_itself_instead_and_parts_are_judged_as_the_whole(tmp
     half = two_scenes(8, 4)
     half[8:, 64:] = half[:4, 64:]  # the part below goes on as it was
     a, b, c = groups(half, 4, 4, 4)
-    frames = net.reconstruct(b, a, c, NoiseModel())
-    np.testing.assert_array_equal(frames, net.reconstruct(b, a, None, NoiseModel()))
-    windows = [one.window(*part) for one in (b, a, c)]
-    without = net.reconstruct(windows[0], windows[1], None, NoiseModel())
-    np.testing.assert_array_equal(net.reconstruct(*windows, NoiseModel()), without)
+    frames = net.reconstruct(b, [a], [c], NoiseModel())
+    np.testing.assert_array_equal(frames, net.reconstruct(b, [a], [], NoiseModel()))
+    b, a, c = (one.window(*part) for one in (b, a, c))
+    without = net.reconstruct(b, [a], [], NoiseModel())
+    np.testing.assert_array_equal(net.reconstruct(b, [a], [c], NoiseModel()), without)

@@ -42,13 +42,13 @@ def stream(count, shape, *specs, ratio=4):
     masks = coding(shape, *(specs or (MaskSpec(ratio=ratio),)))
     rng, movie = np.random.default_rng(3), moving_movie(count * ratio, shape)
     groups = [fold(rng.poisson(part / (k + 1)), masks) for k, part in enumerate(np.split(movie, count))]
-    return list(zip(groups, [None, *groups[:-1]], [*groups[1:], None], strict=True))
+    return [(group, groups[:k][::-1], groups[k + 1 :]) for k, group in enumerate(groups)]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("specs", [(SPEC,), (SPEC, MaskSpec("ones", 4))])
 def test_several_groups_are_what_they_are_one_by_one(load, batch, specs):
-    several = stream(3, (70, 90), *specs)
+    several = stream(6, (70, 90), *specs)
     alone = [load().reconstruct(*one, NOISE) for one in several]
     together = load(tile_side=32, batch=batch).reconstruct_several(several, NOISE)
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-3)
@@ -109,7 +109,7 @@ coding = Coding((derive_masks(MaskSpec(ratio=4), (side, side)),))
 group = FoldedGroup(np.full((side, side), 80, np.uint16), coding)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
-frames = net.reconstruct(group, None, None, NoiseModel())
+frames = net.reconstruct(group, [], [], NoiseModel())
 print(json.dumps({"grown_mb": peak() - before, "frames_mb": frames.nbytes / 2**20, "mean": float(frames.mean())}))
 """
 

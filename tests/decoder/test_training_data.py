@@ -13,7 +13,7 @@ from training_examples import CPU, DATA, RATIO, same, some_movies
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.model import level, relative_noise
+from framefold_protocol.model import REACH, SNAPSHOTS, level, relative_noise
 from framefold_protocol.noise import NoiseModel
 from framefold_training.bins import binned
 from framefold_training.data import DataSpec, fold, make_batch
@@ -36,7 +36,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_the_first_ratios_come_most():
     spec = DataSpec(ratios=(2, 3, 4, *range(5, 9)), size=8, batch=1)
-    movies = torch.full((1, 24, 8, 8), 0.5, dtype=torch.float16)
+    movies = torch.full((1, 40, 8, 8), 0.5, dtype=torch.float16)
     count = Counter(make_batch(spec, movies, step).masks.shape[1] for step in range(400))
     assert set(count) == set(spec.ratios)
     assert 0.5 < count[2] / 400 < 0.75
@@ -47,20 +47,20 @@ def test_the_first_ratios_come_most():
 @pytest.mark.parametrize("read_noise", [0.0, 2.0])
 @pytest.mark.parametrize("step", [None, 0.0, 2.0])
 def test_a_sample_is_what_the_decoder_feeds(factor, read_noise, step):
-    clip = np.random.default_rng(1).uniform(10, 30, (3 * RATIO, 64, 64)).astype(np.float32)
+    clip = np.random.default_rng(1).uniform(10, 30, (SNAPSHOTS * RATIO, 64, 64)).astype(np.float32)
     masks = derive_masks(MaskSpec(ratio=RATIO, density=0.5), (64, 64)).window().astype(np.float32)
-    exposures = torch.from_numpy(masks.sum(0)).expand(1, 3, -1, -1)
+    exposures = torch.from_numpy(masks.sum(0)).expand(1, SNAPSHOTS, -1, -1)
     inputs = torch.from_numpy(clip)[None], torch.from_numpy(masks)[None], exposures
     step_sigma = None if step is None else torch.tensor([step])
     sample = fold(*inputs, Dice(CPU, 2), torch.tensor([read_noise]), torch.tensor([factor]), step_sigma)
-    counts_level = float(clip[RATIO : 2 * RATIO].mean() / sample.frames.mean())
+    counts_level = float(clip[REACH * RATIO : (REACH + 1) * RATIO].mean() / sample.frames.mean())
     assert counts_level == pytest.approx(20 * factor, rel=0.02)
     counts = sample.snapshots[0].numpy() * counts_level
-    assert level(counts[1], masks.sum(0)) * factor == pytest.approx(counts_level, rel=1e-5)
+    assert level(counts[REACH], masks.sum(0)) * factor == pytest.approx(counts_level, rel=1e-5)
     noise = NoiseModel(read_noise_counts=read_noise).in_bins(step or 0.0)
     assert float(sample.noise) == pytest.approx(relative_noise(counts_level, noise), rel=1e-5)
-    assert np.allclose(sample.frames[0] * counts_level, clip[RATIO : 2 * RATIO], rtol=1e-5)
-    expected = (clip.reshape(3, RATIO, 64, 64) * masks).sum(1)
+    assert np.allclose(sample.frames[0] * counts_level, clip[REACH * RATIO : (REACH + 1) * RATIO], rtol=1e-5)
+    expected = (clip.reshape(SNAPSHOTS, RATIO, 64, 64) * masks).sum(1)
     variance = (expected + read_noise**2 * masks.sum(0)) * (1 + (step or 0.0) ** 2 / 12)
     assert np.mean((counts - expected) ** 2 / variance) == pytest.approx(1, abs=0.05)
     if not read_noise:
@@ -79,18 +79,18 @@ def test_bins_are_the_coders(step, read_noise):
 
 
 def test_sums_in_bins_of_no_width_are_left_alone():
-    sums = torch.rand(1, 3, 4, 4) * 100
+    sums = torch.rand(1, SNAPSHOTS, 4, 4) * 100
     assert torch.equal(binned(sums, torch.zeros(1), torch.zeros(1)), sums)
 
 
 def test_a_neighbour_folded_by_another_family_counts_its_own_exposure():
-    clip = torch.full((1, 3 * RATIO, 16, 16), 100.0)
+    clip = torch.full((1, SNAPSHOTS * RATIO, 16, 16), 100.0)
     masks = torch.zeros(1, RATIO, 16, 16)
     masks[:, 0] = 1
-    exposures = torch.ones(1, 3, 16, 16)
-    exposures[:, 2, :8] = RATIO
+    exposures = torch.ones(1, SNAPSHOTS, 16, 16)
+    exposures[:, REACH + 1, :8] = RATIO
     sample = fold(clip, masks, exposures, Dice(CPU, 0), torch.zeros(1), torch.ones(1))
-    following = sample.snapshots[0, 2]
+    following = sample.snapshots[0, REACH + 1]
     assert float(following[:8].mean()) == pytest.approx(RATIO, rel=0.02)
     assert float(following[8:].mean()) == pytest.approx(1, rel=0.02)
 
@@ -101,7 +101,7 @@ def test_a_neighbour_folded_by_another_family_counts_its_own_exposure():
 def test_a_balanced_family_exposes_every_pixel_equally(family, ones):
     masks, exposures = draw(MaskMix((family,), (1.0,), mixed=0.0, random=0.0), 2, 20, 48, Dice(CPU, 3))
     assert set(masks.unique().tolist()) <= {0.0, 1.0}
-    assert torch.equal(masks.sum(1), exposures[:, 1])
+    assert torch.equal(masks.sum(1), exposures[:, REACH])
     assert torch.equal(exposures, torch.full_like(exposures, ones))
     share = masks.mean((2, 3))  # of every frame
     assert float((share - ones / 20).abs().max()) < 0.08
@@ -117,12 +117,12 @@ def test_random_masks_are_of_their_density_and_not_balanced():
 
 def test_block_maps_mix_the_families_in_blocks_of_64():
     masks, exposures = draw(MaskMix(mixed=1.0, random=0.0), 24, 20, 96, Dice(CPU, 3))
-    assert torch.equal(masks.sum(1), exposures[:, 1])
+    assert torch.equal(masks.sum(1), exposures[:, REACH])
     assert {1, 5, 10, 20} == set(exposures.unique().int().tolist())
     down = (exposures.diff(dim=2) != 0).any(3)  # between which rows the map changes
     assert (down.sum(2) <= 2).all()
-    assert max(len(sample.unique()) for sample in exposures[:, 1]) >= 2
-    changed = (exposures[:, 0] != exposures[:, 1]).flatten(1).any(1)
+    assert max(len(sample.unique()) for sample in exposures[:, REACH]) >= 2
+    changed = (exposures[:, REACH - 1] != exposures[:, REACH]).flatten(1).any(1)
     assert 4 <= int(changed.sum()) <= 20  # some streams change their map from group to group, some keep it
 
 

@@ -14,7 +14,7 @@ from framefold_decoder.store import StreamStore
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import REACH, ModelCard
 from framefold_training.checkpoint import State, read_checkpoint, write_checkpoint
 from framefold_training.dice import Dice
 from framefold_training.export import export
@@ -51,12 +51,13 @@ def test_audit_groups_are_read_as_they_were(stored, groups):
         assert np.array_equal(group.electrons, example.group(group.position))
         assert np.array_equal(group.coding.window(), example.codings[group.position].window())
     first, second, last = groups
-    for neighbour, position in ((first.previous, 0), (first.following, 3), (second.previous, 3)):
-        folded = example.codings[position].window() * example.group(position)
-        assert np.array_equal(neighbour.electrons, folded.sum(0))
-        assert np.array_equal(neighbour.coding.window(), example.codings[position].window())
-    assert second.following is None
-    assert last.previous is None
+    for beside, positions in ((first.before, (0,)), (first.after, (3, 6)), (second.before, (3, 2))):
+        assert len(beside) == len(positions)
+        for neighbour, position in zip(beside, positions, strict=True):
+            folded = example.codings[position].window() * example.group(position)
+            assert np.array_equal(neighbour.electrons, folded.sum(0))
+            assert np.array_equal(neighbour.coding.window(), example.codings[position].window())
+    assert second.after == last.before == ()
 
 
 def test_gain_and_offset_come_off(stored):
@@ -71,14 +72,14 @@ def test_both_heaps_hold_all_electrons_and_know_nothing_of_each_other(groups):
     batch = sample(group, (40, 72), Dice(CPU, 1), (0, 0), fed)
     level = 1 / float(batch.noise)
     assert level == pytest.approx(30 * fed)
-    given = batch.snapshots[0, 1] * level / batch.exposures[0, 1]
+    given = batch.snapshots[0, REACH] * level / batch.exposures[0, REACH]
     told = batch.frames[0] * level * (1 - fed) / fed
     assert torch.allclose(told, told.round(), atol=1e-3)
     assert float(given.mean()) == pytest.approx(30 * fed, rel=0.02)
     assert float(told.mean()) == pytest.approx(30 * (1 - fed), rel=0.02)
-    assert torch.equal(batch.exposures[0, 1], batch.masks[0].sum(0))
-    neighbour = batch.snapshots[0, 0] * level
-    assert float(neighbour.sum()) == pytest.approx(fed * groups[0].previous.electrons.sum(), rel=0.02)
+    assert torch.equal(batch.exposures[0, REACH], batch.masks[0].sum(0))
+    neighbour = batch.snapshots[0, REACH - 1] * level
+    assert float(neighbour.sum()) == pytest.approx(fed * groups[0].before[0].electrons.sum(), rel=0.02)
 
 
 def test_a_draw_depends_on_its_dice_alone(groups):
@@ -103,7 +104,7 @@ def still(groups):
     chance = np.random.default_rng(0)
     scene = np.kron(chance.uniform(2, 9, (5, 9)), np.ones((8, 8)))
     return [
-        replace(group, electrons=chance.poisson(scene, group.electrons.shape).astype(np.float32), previous=None, following=None)
+        replace(group, electrons=chance.poisson(scene, group.electrons.shape).astype(np.float32), before=(), after=())
         for group in groups
     ]
 
@@ -159,7 +160,7 @@ def test_only_what_masks_hid_is_learned_from(groups):
     assert float(hidden_loss(net, elsewhere)) == pytest.approx(float(loss), rel=1e-5)
     assert float(hidden_loss(net, hidden)) != pytest.approx(float(loss), rel=1e-2)
     own = batch.frames.masked_fill(batch.masks == 0, 0).sum(1)  # the net is fed every electron that was folded
-    assert torch.allclose(batch.snapshots[:, 1], own, rtol=1e-5)
+    assert torch.allclose(batch.snapshots[:, REACH], own, rtol=1e-5)
 
 
 def test_where_masks_hide_nothing_heaps_are_told_apart(tmp_path, base, groups):
@@ -182,7 +183,7 @@ def test_the_truth_fits_as_well_as_shot_noise_allows():
     chance = np.random.default_rng(0)
     scene = np.kron(chance.uniform(2, 9, (5, 9)), np.ones((8, 8))).astype(np.float32)
     coding = Coding((derive_masks(MaskSpec(ratio=RATIO), (40, 72)),))
-    group = AuditGroup(0, chance.poisson(scene, (RATIO, 40, 72)).astype(np.float32), coding, None, None)
+    group = AuditGroup(0, chance.poisson(scene, (RATIO, 40, 72)).astype(np.float32), coding)
     truth = torch.from_numpy(scene).expand(1, RATIO, 40, 72)
     assert misfit(Knowing(truth.clone()), group) == pytest.approx(1, abs=0.1)
     assert misfit(Knowing(1.5 * truth), group) > 1.5

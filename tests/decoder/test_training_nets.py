@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_examples import BIRNAT, CPU, NET, RATIO, SPEC, some_batch
 
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import SNAPSHOTS, ModelCard
 from framefold_training.checkpoint import State, write_checkpoint
 from framefold_training.data import Batch
 from framefold_training.dice import Dice
@@ -74,7 +74,7 @@ def test_a_projection_explains_the_snapshot_with_the_least_change(modes):
 def test_a_net_never_answers_nan(busy_net, rows, columns, scale, exposed, noise, seed):
     chance = torch.Generator().manual_seed(seed)
     masks = (torch.rand(1, RATIO, 8 * rows, 8 * columns, generator=chance) < exposed).float()
-    exposures = masks.sum(1, keepdim=True).repeat(1, 3, 1, 1)
+    exposures = masks.sum(1, keepdim=True).repeat(1, SNAPSHOTS, 1, 1)
     snapshots = scale * torch.rand(exposures.shape, generator=chance) * exposures
     frames = of_net(busy_net)(Batch(snapshots, exposures, masks, torch.tensor([noise]), torch.empty_like(masks)))
     assert frames.shape == masks.shape
@@ -84,9 +84,12 @@ def test_a_net_never_answers_nan(busy_net, rows, columns, scale, exposed, noise,
 def test_a_net_sees_masks_neighbours_and_noise(busy_net):
     batch = some_batch()
     frames = of_net(busy_net)(batch)
-    neighbours = batch.snapshots.clone()
-    neighbours[:, 2] += 1
-    for change in ({"masks": batch.masks.flip(1)}, {"snapshots": neighbours}, {"noise": 4 * batch.noise}):
+    changes: list[dict[str, torch.Tensor]] = [{"masks": batch.masks.flip(1)}, {"noise": 4 * batch.noise}]
+    for k in range(SNAPSHOTS):
+        neighbours = batch.snapshots.clone()
+        neighbours[:, k] += 1
+        changes.append({"snapshots": neighbours})
+    for change in changes:
         assert not torch.allclose(frames, of_net(busy_net)(replace(batch, **change)), atol=1e-4)
 
 
@@ -130,7 +133,7 @@ def test_the_card_fits_the_file(exported):
 
 
 def test_onnx_is_finite_where_nothing_was_exposed(exported):
-    zeros, nothing = torch.zeros(1, 3, 16, 16), torch.zeros(1, RATIO, 16, 16)
+    zeros, nothing = torch.zeros(1, SNAPSHOTS, 16, 16), torch.zeros(1, RATIO, 16, 16)
     assert torch.isfinite(of_file(exported[0])(Batch(zeros, zeros, nothing, torch.tensor([1000.0]), nothing))).all()
 
 

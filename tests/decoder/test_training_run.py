@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from training_examples import DATA, NET, RATIO, SPEC, some_batch, some_movies
 
 from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.model import SNAPSHOTS
 from framefold_training import checkpoint, simulate
 from framefold_training.checkpoint import State, load_net, read_checkpoint, write_checkpoint
 from framefold_training.clock import Clock
@@ -135,7 +140,7 @@ def test_a_pause_from_outside_counts_as_one_step(monkeypatch):
 
 
 def test_scores_tell_net_and_rival_apart():
-    clip = simulate.movie(np.random.default_rng(4), 3 * RATIO, 32)
+    clip = simulate.movie(np.random.default_rng(4), SNAPSHOTS * RATIO, 32)
     spec = MaskSpec(ratio=RATIO)
     perfect, mean = score(lambda batch: batch.frames, "scene", clip / clip.mean(), spec, doses=(5.0,))
     assert (perfect.method, mean.method) == ("net", "mean of frames")
@@ -160,3 +165,25 @@ def test_wrong_options_are_named_before_anything_is_made(tmp_path, monkeypatch, 
     with pytest.raises(FramefoldError, match=message):
         main(["--out", str(tmp_path / "run"), *option])
     assert not (tmp_path / "run").exists()
+
+
+RENDER = """
+import multiprocessing, time, torch
+from framefold_training.pool import PoolSpec, open_pool
+with open_pool(PoolSpec(frames=30, side=40, slots=2, life=1), 0, 1, torch.device("cpu")) as pool:
+    pool.at(0)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_renders_ends_with_the_one_that_trains():
+    with subprocess.Popen([sys.executable, "-c", RENDER], stdout=subprocess.PIPE) as trainer:
+        renderer = Path("/proc") / trainer.stdout.readline().decode().strip()
+        assert renderer.exists()
+        trainer.kill()
+    for _ in range(600):
+        if not renderer.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it still renders, for nobody")

@@ -11,7 +11,7 @@ from training_examples import CPU
 
 from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import SNAPSHOTS, ModelCard
 from framefold_simulator import Movie, MovieSpec
 from framefold_training.data import Batch, fold
 from framefold_training.dice import Dice
@@ -27,8 +27,9 @@ def shipped(request) -> Path:
 
 @pytest.fixture(scope="module")
 def clip():
-    """Mean about 1, (60, 96, 192)."""
-    return Movie(MovieSpec(shape=(192, 192), dose=1.0, seed=0, loop=60)).clean(0, 60)[:, :96]
+    """Mean about 1, (100, 96, 192)."""
+    count = SNAPSHOTS * RATIO
+    return Movie(MovieSpec(shape=(192, 192), dose=1.0, seed=0, loop=count)).clean(0, count)[:, :96]
 
 
 def test_a_shipped_net_beats_averaging(shipped, clip):
@@ -40,7 +41,7 @@ def test_a_shipped_net_beats_averaging(shipped, clip):
 def test_a_shipped_halo_hides_seams(shipped, clip):
     card = ModelCard.read(shipped.with_suffix(".json"))
     masks = torch.from_numpy(derive_masks(MaskSpec(ratio=RATIO), (96, 192)).window().astype(np.float32))[None]
-    exposures = masks.sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    exposures = masks.sum(1, keepdim=True).expand(-1, SNAPSHOTS, -1, -1).contiguous()
     whole = fold(torch.from_numpy(20 * clip)[None], masks, exposures, Dice(CPU, 0), torch.zeros(1), torch.ones(1))
     tile = Batch(*(one[..., 48:] if one.ndim == 4 else one for one in whole.tensors))
     runtime = of_file(shipped)

@@ -151,7 +151,7 @@ def test_leaving_stores_what_was_reconstructed(library):
 
 
 def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(library, monkeypatch):
-    monkeypatch.setattr(unfolding, "_PATIENCE_S", 1e9)
+    monkeypatch.setattr(unfolding, "_PATIENCE_S", (1e9, 1e9))
     library.put(STREAM.stream_id, [snapshot(k) for k in range(9)], 100)
     library.finish(STREAM.stream_id, 9, 36)
     for number in range(30):  # running streams, whose last snapshot waits for the next
@@ -168,3 +168,21 @@ def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(librar
         order.append(stream_id)
         library.put_frames(stream_id, position, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
     assert sorted(order[:2]) == sorted(order[2:]) == [STREAM.stream_id, late.stream_id]
+
+
+def test_a_snapshot_waits_for_those_after_it_as_long_as_the_stream_s_pace_asks(library, monkeypatch):
+    monkeypatch.setattr(unfolding, "_PATIENCE_S", (0.0, 600.0))
+    unfolder = Unfolder(library, Registry(), "gap-tv")
+    threading.Event().wait(0.5)  # each takes so long
+    library.put(STREAM.stream_id, [snapshot(0)], 100)
+    assert unfolder._next_task() is None
+    wait_for(lambda: unfolder._next_task() == (STREAM.stream_id, 0, "gap-tv"))  # nobody comes any more
+    library.put(STREAM.stream_id, [snapshot(1), snapshot(2)], 100)
+    assert unfolder._next_task() == (STREAM.stream_id, 0, "gap-tv")  # both are here
+    library.put_frames(STREAM.stream_id, 0, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
+    library.put(STREAM.stream_id, [snapshot(3)], 100)
+    assert unfolder._next_task() == (STREAM.stream_id, 1, "gap-tv")
+    library.put_frames(STREAM.stream_id, 1, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
+    assert unfolder._next_task() is None
+    library.finish(STREAM.stream_id, 4, 16)
+    assert unfolder._next_task() == (STREAM.stream_id, 2, "gap-tv")

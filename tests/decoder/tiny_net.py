@@ -1,6 +1,6 @@
 """A tiny honest net with the contract's inputs and output, written as ONNX: no weights, any ratio, any size.
 
-It averages the three snapshots, weighted 1, 2, 3, over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that; then it
+It averages the five snapshots, weighted 1 to 5, over 5 x 5 pixels and, half and half, over blocks of 4 x 4 of that; then it
 moves the result towards the snapshot, the less the noisier. A pixel depends on others up to 5 pixels away, and on where the
 blocks lie.
 """
@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from framefold_protocol.model import ModelCard
+from framefold_protocol.model import REACH, SNAPSHOTS, ModelCard
 
-WEIGHTS = (1, 2, 3)
+WEIGHTS = (1, 2, 3, 4, 5)
 
 
 def write_net(
@@ -58,14 +58,14 @@ def write_card(path: Path, **changes) -> ModelCard:
 
 def _model(scale: float, renamed: dict[str, str], ratio: int | str) -> onnx.ModelProto:
     constants = {
-        "box": np.ones((1, 3, 5, 5), np.float32) * np.array(WEIGHTS, np.float32)[:, None, None],
+        "box": np.ones((1, SNAPSHOTS, 5, 5), np.float32) * np.array(WEIGHTS, np.float32)[:, None, None],
         "least_exposure": np.float32(0.04),
         "one": np.float32(1),
         "half": np.float32(0.5),
         "scale": np.float32(scale),
         "four": np.array([1, 1, 4, 4], np.float32),
-        "first": np.array([1]),
-        "last": np.array([2]),
+        "first": np.array([REACH]),
+        "last": np.array([REACH + 1]),
         "axis": np.array([1]),
         "as_image": np.array([-1, 1, 1, 1]),
     }
@@ -99,7 +99,8 @@ def _model(scale: float, renamed: dict[str, str], ratio: int | str) -> onnx.Mode
         node("Add", ["base", "back"], ["estimate"]),
         node("Mul", ["estimate", "scale"], ["frames"]),
     ]
-    shapes = {"snapshots": ["n", 3, "H", "W"], "exposures": ["n", 3, "H", "W"], "masks": ["n", ratio, "H", "W"], "noise": ["n"]}
+    five = ["n", SNAPSHOTS, "H", "W"]
+    shapes = {"snapshots": five, "exposures": five, "masks": ["n", ratio, "H", "W"], "noise": ["n"]}
     for one in nodes:
         for position, name in enumerate(one.input):
             one.input[position] = renamed.get(name, name)

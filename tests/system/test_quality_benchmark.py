@@ -26,8 +26,8 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
-    clean = np.random.default_rng(0).integers(50, 200, (48, 64, 64)).astype(np.uint8)
-    np.save(folder / "grain.npy", np.repeat(clean[:1], 48, axis=0))  # still: the mean of B must win over every coder
+    clean = np.random.default_rng(0).integers(50, 200, (80, 64, 64)).astype(np.uint8)
+    np.save(folder / "grain.npy", np.repeat(clean[:1], 80, axis=0))  # still: the mean of B must win over every coder
     return folder
 
 
@@ -54,7 +54,7 @@ def test_every_method_has_its_row_at_no_fewer_bytes_than_framefold(document):
     free = rows["framefold wire-ratio"]
     assert free["wire_ratio"] > ours["wire_ratio"]
     assert rows["framefold wire-ratio auto"]["step_sigma"] == free["step_sigma"] == 1
-    assert 16 < free["frames_per_snapshot"] <= 24  # nothing moves, and more frames do not cover what is scored
+    assert free["frames_per_snapshot"] == 32  # nothing moves, and more there cannot be
     assert rows["noisy frames"]["ratio"] == rows["noisy frames"]["wire_ratio"] == 1
 
 
@@ -85,4 +85,4 @@ def test_the_verdict_and_the_pictures_are_there(document, folder):
 def test_a_recording_that_is_too_short_is_told(folder):
     done = run("--clips", folder / "grain.npy", "--ratios", "20", "--size", "64")
     assert done.returncode == 2
-    assert "grain.npy has 48 frames, expected 60" in done.stderr
+    assert "grain.npy has 80 frames, expected 100" in done.stderr

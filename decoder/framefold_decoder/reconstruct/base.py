@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -58,6 +59,10 @@ def _level(group: FoldedGroup, noise: NoiseModel) -> float:
     return level(group.snapshot - np.float64(noise.offset_counts) * exposure, exposure)
 
 
+Beside = Sequence[FoldedGroup]
+"""Groups that follow each other before or after another, the nearest first."""
+
+
 class Reconstructor(Protocol):
     """Turns snapshots into frames. Safe to call from several threads."""
 
@@ -69,11 +74,9 @@ class Reconstructor(Protocol):
     def provider(self) -> str:
         """What really computes: `numba`, or ONNX Runtime's provider in use, such as `CPUExecutionProvider`."""
 
-    def reconstruct(
-        self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel
-    ) -> Frames:
+    def reconstruct(self, group: FoldedGroup, before: Beside, after: Beside, noise: NoiseModel) -> Frames:
         """The frames of `group` (B, H, W) in detector counts: finite, not negative.
 
-        `previous` and `following` are the groups before and after, None at a stream's ends. Raises `ModelError` when the coding
-        does not fit or the model fails.
+        `before` and `after` are up to `REACH` groups each, none at a stream's ends. Raises `ModelError` when the coding does
+        not fit or the model fails.
         """

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from numba import njit
 
 from framefold_decoder.reconstruct.averaging import local_mean, plain_mean
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames
+from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, tiles
 from framefold_protocol.masks import Bits
 from framefold_protocol.noise import NoiseModel
@@ -65,9 +65,7 @@ class GapTv:
     name: str = field(default="gap-tv", init=False)
     provider: str = field(default="numba", init=False)
 
-    def reconstruct(
-        self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel
-    ) -> Frames:
+    def reconstruct(self, group: FoldedGroup, before: Beside, after: Beside, noise: NoiseModel) -> Frames:
         """The frames (B, H, W) in detector counts, finite, 0 or more. The neighbours are not used."""
         exposure = group.exposure()
         signal = group.snapshot - np.float64(noise.offset_counts) * exposure

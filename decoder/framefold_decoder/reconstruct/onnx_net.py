@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from framefold_decoder.reconstruct.base import FoldedGroup, Frames
+from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
 from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
 from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.reconstruct.windows import Floats, Window, batches, task, windows
@@ -80,14 +80,12 @@ class OnnxNet:
         """Whether a GPU computes."""
         return self._device != "cpu"
 
-    def reconstruct(
-        self, group: FoldedGroup, previous: FoldedGroup | None, following: FoldedGroup | None, noise: NoiseModel
-    ) -> Frames:
+    def reconstruct(self, group: FoldedGroup, before: Beside, after: Beside, noise: NoiseModel) -> Frames:
         """The frames (B, H, W) in detector counts, finite, 0 or more.
 
         Raises `ModelError` when the coding does not fit or the net fails.
         """
-        return self.reconstruct_several([(group, previous, following)], noise)[0]
+        return self.reconstruct_several([(group, before, after)], noise)[0]
 
     def reconstruct_several(self, neighbourhoods: Sequence[Neighbourhood], noise: NoiseModel) -> list[Frames]:
         """As `reconstruct`, of several groups of one stream and one B: a GPU is fed several of small frames at once.

@@ -1,46 +1,59 @@
 """Which neighbours of a snapshot are of its scene: nets take what a neighbour shows for where things come from or go to.
 
-Where a scene becomes another between two snapshots, a net does better without the one beyond. Then the change to that one is
-many times the change to the other neighbour: on training scenes nets lost 2 dB by neighbours `APART` times as different, while
+Where a scene becomes another between two snapshots, a net does better without those beyond. Then the change between the two is
+many times the changes beside it: on training scenes nets lost 2 dB by neighbours `APART` times as different, while
 those less than twice as different are worth 1.5 dB. Changes within a snapshot look alike from both sides; they are not found.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
-from framefold_decoder.reconstruct.base import FoldedGroup
+from framefold_decoder.reconstruct.base import Beside, FoldedGroup
+from framefold_protocol.model import REACH
 from framefold_protocol.noise import NoiseModel
 
-Neighbourhood = tuple[FoldedGroup, FoldedGroup | None, FoldedGroup | None]
-"""A group, the one before it and the one after it; None at a stream's ends."""
+Neighbourhood = tuple[FoldedGroup, Beside, Beside]
+"""A group, those before it and those after it."""
 
 APART = 10.0
-"""A neighbour's mean squared change over the other's, from which on it is another scene."""
+"""A mean squared change over the larger one beside it, from which on another scene begins."""
 CERTAIN = 0.1
-"""Of the noise of the change, added to the other's change: so much of it can be chance."""
+"""Of the noise of the change, added to the one beside it: so much of it can be chance."""
 PIXELS = 1 << 16
 """That are looked at, about, in rows that are evenly spread."""
 
 
-def of_one_scene(three: Neighbourhood, noise: NoiseModel) -> Neighbourhood:
-    """The three without a neighbour of another scene. A part of a group is judged as its whole is."""
-    group, previous, following = three
-    if previous is None or following is None:
-        return three  # nothing to hold the change against
-    own = group.whole or group
-    before, noise_before = _change(own, previous.whole or previous, noise)
-    after, noise_after = _change(own, following.whole or following, noise)
+def of_one_scene(neighbourhood: Neighbourhood, noise: NoiseModel) -> Neighbourhood:
+    """Without what is of another scene. A part of a group is judged as its whole is."""
+    group, before, after = neighbourhood
+    row = [*reversed(before), group, *after]
+    wholes = [one.whole or one for one in row]
+    changes = [_change(one, following, noise) for one, following in pairwise(wholes)]
+    cut = [_apart(changes, k) for k in range(len(changes))]
+    own = len(before)
     return (
         group,
-        None if before > APART * (after + CERTAIN * noise_before) else previous,
-        None if after > APART * (before + CERTAIN * noise_after) else following,
+        before[: _until(cut[:own][::-1])],
+        after[: _until(cut[own:])],
     )
 
 
-@lru_cache(maxsize=2)
+def _apart(changes: list[tuple[float, float]], k: int) -> bool:
+    """Whether another scene begins at a change: mean squares and what noise has of them, in order."""
+    (found, of_noise), beside = changes[k], [changes[i][0] for i in (k - 1, k + 1) if 0 <= i < len(changes)]
+    return bool(beside) and found > APART * (max(beside) + CERTAIN * of_noise)
+
+
+def _until(cut: list[bool]) -> int:
+    """How many come before the first that is true."""
+    return cut.index(True) if True in cut else len(cut)
+
+
+@lru_cache(maxsize=4 * REACH)
 def _change(group: FoldedGroup, neighbour: FoldedGroup, noise: NoiseModel) -> tuple[float, float]:
     """Mean squared difference of the two per exposed frame, counts^2, without that of noise, at least 0; and noise's."""
     step = max(1, group.snapshot.size // PIXELS)

@@ -13,7 +13,7 @@ from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_decoder.reconstruct.scenes import Neighbourhood, of_one_scene
 from framefold_decoder.reconstruct.tiling import Tile, pad_to_multiple, tiles
 from framefold_protocol.coding import Coding
-from framefold_protocol.model import ModelCard, relative_noise
+from framefold_protocol.model import REACH, ModelCard, relative_noise
 from framefold_protocol.noise import NoiseModel
 
 Floats = npt.NDArray[np.float32]
@@ -23,10 +23,10 @@ Floats = npt.NDArray[np.float32]
 class Task:
     """One group to reconstruct, and where its frames go."""
 
-    three: tuple[FoldedGroup, FoldedGroup, FoldedGroup]
-    """Previous, this and next; a neighbour that is missing or of another scene is this group again."""
+    groups: tuple[FoldedGroup, ...]
+    """As many as a net is fed, in order, this in the middle; a neighbour that is missing or of another scene is this again."""
     exposures: npt.NDArray[np.uint16] = field(repr=False)
-    """(3, H, W) ones per pixel."""
+    """(SNAPSHOTS, H, W) ones per pixel."""
     level: float
     """Counts of one frame's pixel without the offset."""
     noise: NoiseModel
@@ -34,17 +34,23 @@ class Task:
     """(B, H, W), filled tile by tile."""
 
     @property
+    def group(self) -> FoldedGroup:
+        """The one that is reconstructed."""
+        return self.groups[REACH]
+
+    @property
     def coding(self) -> Coding:
         """Of the group itself."""
-        return self.three[1].coding
+        return self.group.coding
 
 
 def task(neighbourhood: Neighbourhood, noise: NoiseModel) -> Task:
     """What all tiles of a group share."""
-    group, previous, following = of_one_scene(neighbourhood, noise)
-    three = (previous or group, group, following or group)
-    exposures = np.stack([one.exposure() for one in three])
-    return Task(three, exposures, group.level(noise), noise, np.empty((group.coding.ratio, *group.coding.shape), np.float32))
+    group, before, after = of_one_scene(neighbourhood, noise)
+    earlier, later = ((*beside[:REACH], *(REACH - len(beside)) * (group,)) for beside in (before, after))
+    groups = (*earlier[::-1], group, *later)
+    exposures = np.stack([one.exposure() for one in groups])
+    return Task(groups, exposures, group.level(noise), noise, np.empty((group.coding.ratio, *group.coding.shape), np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +69,14 @@ class Window:
         return self.task.coding.ratio, down, across
 
     def snapshots(self) -> Floats:
-        """(3, rows, columns), divided by the level."""
+        """(SNAPSHOTS, rows, columns), divided by the level."""
         part = self.tile.rows, self.tile.columns
-        pairs = zip(self.task.three, self.task.exposures[:, *part], strict=True)
+        pairs = zip(self.task.groups, self.task.exposures[:, *part], strict=True)
         signals = [_signal(group.snapshot[part], exposed, self.task.noise) for group, exposed in pairs]
         return pad_to_multiple(np.stack(signals) / np.float32(self.task.level), self.multiple)
 
     def exposures(self) -> Floats:
-        """(3, rows, columns)."""
+        """(SNAPSHOTS, rows, columns)."""
         part = self.task.exposures[:, self.tile.rows, self.tile.columns]
         return pad_to_multiple(part.astype(np.float32), self.multiple)
 
@@ -87,7 +93,7 @@ class Window:
 
     def relative_noise(self) -> float:
         """The net's `noise`."""
-        return relative_noise(self.task.level, self.task.noise.in_bins(self.task.three[1].step_sigma))
+        return relative_noise(self.task.level, self.task.noise.in_bins(self.task.group.step_sigma))
 
     def accept(self, answer: Floats) -> None:
         """Put the net's frames (B, rows, columns), in units of the level, into the task's, in counts, 0 or more."""
