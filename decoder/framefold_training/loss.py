@@ -16,28 +16,17 @@ Loss = Callable[[AnyNet, Batch], Tensor]
 EARLY_WEIGHT = 0.3
 """Weight in the loss of the estimates before the last, together."""
 
-MISFIT_WEIGHT = 0.5
-"""Weight in the loss of what the last estimate leaves unexplained."""
-
-
-def clean_loss(net: AnyNet, batch: Batch) -> Tensor:
-    """`relative_loss`, and what chi2 would tell of the last estimate's errors: they count for more in the dark, where noise is
-    small."""
-    estimates = _estimates(net, batch)
-    return _relative(estimates, batch) + MISFIT_WEIGHT * unexplained(estimates[-1], batch).clamp(min=1e-6).sqrt().mean()
-
 
 def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
     """Root mean square error of each clip over that of the plain mean of its frames, averaged; all estimates weighed."""
-    return _relative(_estimates(net, batch), batch)
-
-
-def unexplained(frames: Tensor, batch: Batch) -> Tensor:
-    """(n,) what the frames' errors add to chi2: mean of (sum C (X - truth))^2 over the snapshot's variance, with one count at
-    least."""
-    noise = batch.noise[:, None, None]
-    errors, expected = ((batch.masks * one).sum(1) for one in (frames - batch.frames, batch.frames))
-    return (errors**2 / (noise * expected).clamp(min=noise**2)).mean((1, 2))
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=batch.noise.is_cuda):  # CPUs are ten times slower in bf16
+        estimates = net.estimates(*batch.inputs.values())
+    truth = batch.frames
+    motion = ((truth.mean(1, keepdim=True) - truth) ** 2).mean((1, 2, 3))
+    # a quarter of the mean's shot noise: a good denoiser of a still scene gets about there
+    rival = motion + 0.25 * batch.noise * truth.mean((1, 2, 3)) / truth.shape[1] + 1e-6
+    *early, last = [(((x.float() - truth) ** 2).mean((1, 2, 3)) / rival).sqrt().mean() for x in estimates]
+    return last + sum(EARLY_WEIGHT / len(early) * one for one in early)
 
 
 def hidden_loss(net: AnyNet, batch: Batch) -> Tensor:
@@ -51,17 +40,3 @@ def hidden_misfit(frames: Tensor, batch: Batch) -> Tensor:
     hidden = 1 - batch.masks
     noise = batch.noise * (hidden * batch.frames).sum((1, 2, 3)).clamp(min=1e-6)
     return (hidden * (frames - batch.frames) ** 2).sum((1, 2, 3)) / noise
-
-
-def _estimates(net: AnyNet, batch: Batch) -> list[Tensor]:
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=batch.noise.is_cuda):  # CPUs are ten times slower in bf16
-        return [one.float() for one in net.estimates(*batch.inputs.values())]
-
-
-def _relative(estimates: list[Tensor], batch: Batch) -> Tensor:
-    truth = batch.frames
-    motion = ((truth.mean(1, keepdim=True) - truth) ** 2).mean((1, 2, 3))
-    # a quarter of the mean's shot noise: a good denoiser of a still scene gets about there
-    rival = motion + 0.25 * batch.noise * truth.mean((1, 2, 3)) / truth.shape[1] + 1e-6
-    *early, last = [(((x - truth) ** 2).mean((1, 2, 3)) / rival).sqrt().mean() for x in estimates]
-    return last + sum(EARLY_WEIGHT / len(early) * one for one in early)

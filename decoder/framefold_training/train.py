@@ -36,7 +36,7 @@ from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.evaluate import validate
 from framefold_training.exported import read_start, told
 from framefold_training.growing import fitted
-from framefold_training.loss import Loss, clean_loss
+from framefold_training.loss import Loss, relative_loss
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe, recall
 
@@ -77,10 +77,10 @@ class Run:
     """A net in training: what a checkpoint holds, and one step of it."""
 
     def __init__(self, spec: TrainSpec, loss: Loss | None = None) -> None:
-        """`loss`: `clean_loss` unless another is given."""
+        """`loss`: `relative_loss` unless another is given."""
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
-        self.loss = loss or clean_loss
+        self.loss = loss or relative_loss
         self.start: dict[str, Any] = {}
         """What is told of the net that this run began with; empty: chance."""
         self.net = self._to_device(build(spec.net))
