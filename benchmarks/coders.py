@@ -35,6 +35,7 @@ from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Snapshot
 from framefold_protocol.noise import NoiseModel
 from framefold_simulator.movie import Movie, MovieSpec
+from quality_parts.folding import neighbourhood
 
 HALF_SIGMA = VarianceStabilised(step=0.5)
 CODERS = {"lossless": None, "half-sigma": HALF_SIGMA}
@@ -196,8 +197,7 @@ def psnr_loss(dose: float, groups: int, size: int) -> Row:
         seen = [_received(sums, coding, quantisation) for sums in exact]
         errors = []
         for k, truth in enumerate(np.split(clean, groups)):
-            neighbours = seen[k - 1] if k else None, seen[k + 1] if k + 1 < groups else None
-            errors.append(float(np.mean((net.reconstruct(seen[k], *neighbours, NoiseModel()) - truth) ** 2)))
+            errors.append(float(np.mean((net.reconstruct(*neighbourhood(seen, k), NoiseModel()) - truth) ** 2)))
         row[f"psnr_{name.replace('-', '_')}"] = float(10 * np.log10(clean.max() ** 2 / np.mean(errors)))
     return row | {"loss_db": row["psnr_lossless"] - row["psnr_half_sigma"]}
 

@@ -7,9 +7,9 @@ that does 10^11 a second in convolutions makes 10^11 / (2 c * 10^3 * 512^2) fram
 frames go through in tiles, so frames per second fall with their pixels and little more. On a GPU ask for `--provider cuda
 --sides 512,2048,4096 --precisions single,half`; the PSNR beside each speed tells what half precision costs.
 
-Snapshots are the simulator's at 20 e-/px, each with both neighbours, folded by the default masks, or by families that change
-from block to block (`mixed`). Speeds are medians of `--rounds` snapshots after one that is not counted. Prints a card and, as
-the last line, one JSON document.
+Snapshots are the simulator's at 20 e-/px, each with two neighbours on both sides, folded by the default masks, or by
+families that change from block to block (`mixed`). Speeds are medians of `--rounds` snapshots after one that is not counted.
+Prints a card and, as the last line, one JSON document.
 """
 
 from __future__ import annotations

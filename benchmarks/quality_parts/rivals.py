@@ -13,6 +13,7 @@ import numpy as np
 from bandwidth_parts.rivals import Unavailable
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH
 from quality_parts.cells import Cell, Row
 from quality_parts.clips import Counts, Pixels
 from quality_parts.codecs import codecs, tune
@@ -43,7 +44,7 @@ def mark_rows(cell: Cell) -> list[Row]:
 
 def _mean_rows(cell: Cell) -> list[Row]:
     summed = fold(cell.counts, [derive_masks(MaskSpec("ones", cell.ratio), cell.shape)])
-    total = summed.groups[1].snapshot
+    total = summed.groups[REACH].snapshot
     costs = summed.sent_bytes, summed.cpu_s
     rows = [cell.row(SAME_BYTES[0], _repeated(total / np.float32(cell.ratio), cell), *costs)]
     try:

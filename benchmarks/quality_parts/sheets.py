@@ -30,8 +30,9 @@ def truth_sheet(cells: Sequence[Cell], nets: Nets, path: Path) -> None:
     for line, cell in zip(figure.subplots(len(cells), len(head), squeeze=False), cells, strict=True):
         seen = neighbourhood(cell.lossless.groups, REACH)
         frame = nets.registry.choose(nets.model, seen[0].coding).reconstruct(*seen, NOISE)[0]
-        truth, noisy = cell.truth[0], cell.counts[cell.ratio]
-        jpeg = tune(codecs()[0], cell.counts, cell.lossless.sent_bytes).frames[cell.ratio]
+        first = cell.middle.start
+        truth, noisy = cell.truth[0], cell.counts[first]
+        jpeg = tune(codecs()[0], cell.counts, cell.lossless.sent_bytes).frames[first]
         mean = cell.counts[cell.middle].mean(axis=0)
         low, high = np.percentile(truth, (0.5, 99.5))
         for axes, image, title in zip(line, (truth, noisy, jpeg, mean, frame), head, strict=False):

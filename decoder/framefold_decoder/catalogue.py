@@ -59,11 +59,6 @@ class StreamRecord:
     """When its last position was stored, or it was completed."""
 
     @property
-    def pace_s(self) -> float:
-        """Seconds from one position to the next, on average; 0 before the first."""
-        return (self.updated_unix_ns - self.added_unix_ns) / 1e9 / self.position if self.position else 0.0
-
-    @property
     def bytes_delivered(self) -> int:
         """Bytes of the frames that arrived, as the detector delivered them."""
         height, width = self.metadata.shape

@@ -22,6 +22,7 @@ from framefold_decoder.decoding import Decoded, LibraryDecoder, positions_beside
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 from framefold_decoder.reconstruct.registry import Registry
+from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Kind
 from framefold_protocol.errors import FramefoldError, InputError, StoreError
 from framefold_protocol.model import REACH
@@ -31,8 +32,10 @@ Task = tuple[str, int, str]
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 3.0, 600.0
-"""How long the last snapshots of an unfinished stream wait for those after them, at least and at most: twice as long as one
-has taken so far."""
+"""How long the last snapshots of an unfinished stream wait for those after them, at least and at most: twice as long as the
+last one took to come."""
+_RECENT = 64
+"""Positions in which the last two groups are looked for: one may be in several parts, and have audit frames beside it."""
 _TICK_S = 1.0
 _RETRY_S = 10.0
 """After this a snapshot is tried again that the store did not take."""
@@ -150,10 +153,12 @@ class Unfolder:
         record = self._library.catalogue.stream(stream_id)
         if record is None:
             return False
-        waited_s, (least, most) = (time.time_ns() - record.updated_unix_ns) / 1e9, _PATIENCE_S
-        if record.state == "complete" or not 0 <= waited_s < min(max(least, 2 * record.pace_s), most):
+        store, (least, most) = self._library.store(stream_id), _PATIENCE_S
+        waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9
+        if record.state == "complete" or not 0 <= waited_s < min(max(least, 2 * _pace_s(store)), most):
             return True
-        return len(positions_beside(self._library.store(stream_id), position, 1)) == REACH
+        after = positions_beside(store, position, 1)
+        return len(after) == REACH or any(store.group(one).kind is not Kind.SNAPSHOT for one in after)  # none beyond is fed
 
     def _store(self, task: Task, decoded: Decoded, took_s: float) -> None:
         """In a thread of its own; `took_s` is what reconstructing took."""
@@ -169,3 +174,12 @@ class Unfolder:
                 "stream %s position %d: its audit frames are less noisy than counts_per_electron %g says; chi2 is too low",
                 *(stream_id, position, quality.gain),
             )
+
+
+def _pace_s(store: StreamStore) -> float:
+    """Seconds from the first frame of the group before the last to that of the last; of one group, what its frames take."""
+    groups = [store.group(position) for position in range(max(store.position - _RECENT, 0), store.position)]
+    arrivals = sorted({group.timestamp_ns for group in groups if group.timestamp_ns})
+    if len(arrivals) > 1:
+        return (arrivals[-1] - arrivals[-2]) / 1e9
+    return max((group.frames for group in groups), default=0) * (store.metadata.frame_time_s or 0.0)

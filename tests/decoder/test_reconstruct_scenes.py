@@ -69,10 +69,13 @@ def test_everything_beyond_a_change_of_scene_is_left_out(ratio, first, level, se
         assert kept == ((group, before, row[k + 1 : first]) if k < first else (group, row[first:k][::-1], after))
 
 
-def test_a_scene_that_begins_to_move_goes_on():
-    still, moving = np.repeat(moving_movie(1, SHAPE), 24, 0), moving_movie(24, SHAPE)
-    a, b, c, d = groups(np.concatenate([still, moving]), 12, 12, 12, 12)
-    assert of_one_scene((b, [a], [c, d]), NoiseModel()) == (b, [a], [c, d])
+@given(st.integers(8, 20), st.integers(2, 18), st.floats(30, 200), st.integers(0, 2**32))
+def test_a_group_in_which_the_scene_changes_is_no_neighbour(ratio, cut, level, seed):
+    """Five groups in a row, the scene changes somewhere in the middle one."""
+    cut = min(cut, ratio - 2)
+    a, b, c, d, e = groups(two_scenes(2 * ratio + cut, 3 * ratio - cut, level=level), *[ratio] * 5, seed=seed)
+    assert d not in of_one_scene((b, [a], [c, d]), NoiseModel())[2]
+    assert b not in of_one_scene((d, [c, b], [e]), NoiseModel())[1]
 
 
 def test_without_both_neighbours_nothing_is_left_out():

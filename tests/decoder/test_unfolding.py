@@ -14,16 +14,16 @@ from framefold_decoder.unfolding import Unfolder
 from framefold_protocol import payload
 from framefold_protocol.errors import InputError, ModelError, StoreError
 from framefold_protocol.masks import MaskSpec, derive_masks
-from framefold_protocol.messages import Snapshot, StreamMetadata
+from framefold_protocol.messages import Gap, Snapshot, StreamMetadata
 
 SHAPE = (32, 32)
 SPEC = MaskSpec(ratio=4, period=16)
 STREAM = StreamMetadata("c" * 32, "test", SHAPE, "uint8", (SPEC,), (derive_masks(SPEC, SHAPE).digest,), 0)
 
 
-def snapshot(position):
+def snapshot(position, arrived_s=0.0):
     sums = np.random.default_rng(position).poisson(20, SHAPE).astype(np.uint16)
-    return Snapshot(position, 4 * position, 4, 0, **vars(payload.pack(sums)))
+    return Snapshot(position, 4 * position, 4, int(arrived_s * 1e9), **vars(payload.pack(sums)))
 
 
 class FailsOnce(Registry):
@@ -172,17 +172,23 @@ def test_streams_have_their_turns_and_those_that_wait_keep_nobody_waiting(librar
 
 def test_a_snapshot_waits_for_those_after_it_as_long_as_the_stream_s_pace_asks(library, monkeypatch):
     monkeypatch.setattr(unfolding, "_PATIENCE_S", (0.0, 600.0))
-    unfolder = Unfolder(library, Registry(), "gap-tv")
-    threading.Event().wait(0.5)  # each takes so long
-    library.put(STREAM.stream_id, [snapshot(0)], 100)
+    unfolder, made = (
+        Unfolder(library, Registry(), "gap-tv"),
+        (np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv")),
+    )
+    library.put(STREAM.stream_id, [snapshot(k, 1000 + 0.5 * k) for k in range(2)], 100)  # at once: it had waited in a journal
     assert unfolder._next_task() is None
     wait_for(lambda: unfolder._next_task() == (STREAM.stream_id, 0, "gap-tv"))  # nobody comes any more
-    library.put(STREAM.stream_id, [snapshot(1), snapshot(2)], 100)
+    library.put(STREAM.stream_id, [snapshot(2, 1100)], 100)
     assert unfolder._next_task() == (STREAM.stream_id, 0, "gap-tv")  # both are here
-    library.put_frames(STREAM.stream_id, 0, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
-    library.put(STREAM.stream_id, [snapshot(3)], 100)
-    assert unfolder._next_task() == (STREAM.stream_id, 1, "gap-tv")
-    library.put_frames(STREAM.stream_id, 1, np.ones((4, *SHAPE), np.float32), Quality(1.0), Provenance("gap-tv"))
+    library.put_frames(STREAM.stream_id, 0, *made)
     assert unfolder._next_task() is None
-    library.finish(STREAM.stream_id, 4, 16)
-    assert unfolder._next_task() == (STREAM.stream_id, 2, "gap-tv")
+    library.put(STREAM.stream_id, [Gap(3, 12, 4, "link down")], 100)
+    assert unfolder._next_task() == (STREAM.stream_id, 1, "gap-tv")
+    library.put_frames(STREAM.stream_id, 1, *made)
+    assert unfolder._next_task() == (STREAM.stream_id, 2, "gap-tv")  # nothing beyond a gap is fed
+    library.put_frames(STREAM.stream_id, 2, *made)
+    library.put(STREAM.stream_id, [snapshot(4, 1200)], 100)
+    assert unfolder._next_task() is None
+    library.finish(STREAM.stream_id, 5, 20)
+    assert unfolder._next_task() == (STREAM.stream_id, 4, "gap-tv")

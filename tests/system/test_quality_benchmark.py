@@ -82,6 +82,16 @@ def test_the_verdict_and_the_pictures_are_there(document, folder):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_rivals_are_judged_by_the_group_that_is_scored(folder):
+    groups = np.random.default_rng(1).integers(50, 200, (5, 64, 64)).astype(np.uint8)
+    np.save(folder / "scenes.npy", np.repeat(groups, 4, axis=0))
+    done = run("--clips", folder / "scenes.npy", "--doses", "100", "--ratios", "4", "--size", "64")
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    for method in ("mean of B", "JPEG 2000", "every k-th frame"):
+        assert rows[method]["psnr"] > 15, method  # 10 for another group
+
+
 def test_a_recording_that_is_too_short_is_told(folder):
     done = run("--clips", folder / "grain.npy", "--ratios", "20", "--size", "64")
     assert done.returncode == 2

@@ -1,12 +1,13 @@
 """Which neighbours of a snapshot are of its scene: nets take what a neighbour shows for where things come from or go to.
 
 Where a scene becomes another between two snapshots, a net does better without those beyond. Then the change between the two is
-many times the changes beside it: on training scenes nets lost 2 dB by neighbours `APART` times as different, while
+many times the change beside it: on training scenes nets lost 2 dB by neighbours `APART` times as different, while
 those less than twice as different are worth 1.5 dB. Changes within a snapshot look alike from both sides; they are not found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ Neighbourhood = tuple[FoldedGroup, Beside, Beside]
 """A group, those before it and those after it."""
 
 APART = 10.0
-"""A mean squared change over the larger one beside it, from which on another scene begins."""
+"""A mean squared change over the one beside it, from which on another scene begins."""
 CERTAIN = 0.1
 """Of the noise of the change, added to the one beside it: so much of it can be chance."""
 PIXELS = 1 << 16
@@ -33,27 +34,24 @@ def of_one_scene(neighbourhood: Neighbourhood, noise: NoiseModel) -> Neighbourho
     row = [*reversed(before), group, *after]
     wholes = [one.whole or one for one in row]
     changes = [_change(one, following, noise) for one, following in pairwise(wholes)]
-    cut = [_apart(changes, k) for k in range(len(changes))]
-    own = len(before)
-    return (
-        group,
-        before[: _until(cut[:own][::-1])],
-        after[: _until(cut[own:])],
-    )
+    back, ahead = changes[: len(before)][::-1], changes[len(before) :]
+    return group, before[: _reach(back, ahead)], after[: _reach(ahead, back)]
 
 
-def _apart(changes: list[tuple[float, float]], k: int) -> bool:
-    """Whether another scene begins at a change: mean squares and what noise has of them, in order."""
-    (found, of_noise), beside = changes[k], [changes[i][0] for i in (k - 1, k + 1) if 0 <= i < len(changes)]
-    return bool(beside) and found > APART * (max(beside) + CERTAIN * of_noise)
+def _reach(changes: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> int:
+    """How many groups of a side are of the scene. `changes`: to them from group to group, the nearest first, as mean squares
+    and what noise has of them; `others`: those of the other side.
+
+    Held against the other side's nearest: a group in which the scene changes differs from both its neighbours.
+    """
+    for k, (found, of_noise) in enumerate(changes):
+        beside = others[:1] or changes[k - 1 : k] or changes[k + 1 : k + 2]
+        if beside and found > APART * (beside[0][0] + CERTAIN * of_noise):
+            return k
+    return len(changes)
 
 
-def _until(cut: list[bool]) -> int:
-    """How many come before the first that is true."""
-    return cut.index(True) if True in cut else len(cut)
-
-
-@lru_cache(maxsize=4 * REACH)
+@lru_cache(maxsize=2 * REACH)
 def _change(group: FoldedGroup, neighbour: FoldedGroup, noise: NoiseModel) -> tuple[float, float]:
     """Mean squared difference of the two per exposed frame, counts^2, without that of noise, at least 0; and noise's."""
     step = max(1, group.snapshot.size // PIXELS)
