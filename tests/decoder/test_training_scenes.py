@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_examples import CPU, POOL
 
+from framefold_protocol.model import SNAPSHOTS
 from framefold_simulator import Movie, MovieSpec
 from framefold_training import atoms, events, samples, simulate
 from framefold_training.pool import FIRST_SIMULATOR_SEED, Pool, open_pool, render
@@ -121,6 +122,6 @@ def test_a_particle_that_lost_atoms_can_be_copied(shape):
 
 
 def test_the_contact_sheet_shows_every_movie():
-    sheet = samples.sheet(replace(POOL, frames=60, side=128), 1, 2)
+    sheet = samples.sheet(replace(POOL, frames=SNAPSHOTS * samples.RATIO, side=128), 1, 2)
     assert sheet.shape == (128 + samples.GAP, 10 * (128 + samples.GAP))
     assert 0 <= sheet.min() < sheet.max() <= 1
