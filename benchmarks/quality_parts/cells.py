@@ -69,7 +69,7 @@ class Cell:
 
 
 def cell(clip: Clip, dose: float, ratio: int) -> Cell:
-    """The first groups of a clip."""
+    """The first `GROUPS` groups of a clip."""
     expected, counts = clip.take(dose)
     counts = counts[: GROUPS * ratio]
     masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))

@@ -30,6 +30,7 @@ METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "
 TO_BYTES = {"framefold wire-ratio": (1.0,), "framefold wire-ratio auto": WIDTHS}
 """Widths of the bins to choose from."""
 REFERENCE = "reference net"
+"""The method of the net that framefold's is held against."""
 
 
 @dataclass(frozen=True)

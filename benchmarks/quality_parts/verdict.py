@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
-from quality_parts.framefold import TO_BYTES
+from quality_parts.framefold import REFERENCE, TO_BYTES
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
 Row = dict[str, Any]
 OURS = ("framefold lossless", "framefold adaptive", "framefold adaptive half-sigma", *TO_BYTES)
-RIVALS = ("gap-tv", "reference net", *SAME_BYTES)
+RIVALS = ("gap-tv", REFERENCE, *SAME_BYTES)
 CHI2_RANGE = (0.9, 1.1)
 _REASONS = {
     "mean": "little moves within the group: averaging has all of its electrons, a coded snapshot a quarter of them",

@@ -14,7 +14,7 @@ Counts = npt.NDArray[np.unsignedinteger]
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[np.unsignedinteger]) -> Counts:
-    """As NumPy's; of pages that nobody has touched yet, and of which none is taken before somebody does."""
+    """An array of this shape that begins at a cache line; as with NumPy's, its pages are taken when they are first touched."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.zeros(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
