@@ -1,15 +1,14 @@
-"""How much of its snapshot's noise a reconstruction follows: the degrees of freedom that chi2 must not count.
+"""How much of its own noise a snapshot's reconstruction follows: the degrees of freedom of the fit, which chi2 must not count.
 
-For a reconstruction H that is linear, Y - H Y holds (I - H) of the noise; ours are nearly so for changes smaller than the
-noise. So the snapshot is changed at random, up and down by half its noise's standard deviation, and what the frames leave of
-the change is what they leave of the noise (J. Ye, J. Am. Stat. Assoc. 93, 120, 1998; S. Ramani, T. Blu & M. Unser, "Monte-
-Carlo SURE", IEEE Trans. Image Process. 17, 1540, 2008). A few small windows of the frame are enough, others for every
-snapshot.
+For frames X̂(Y) it is the mean of d(sum C X̂) / dY over the pixels (generalised degrees of freedom: J. Ye, J. Am. Stat. Assoc.
+93, 120, 1998). It is measured on the reconstruction itself: the snapshot is changed at random, up and down by half its noise's
+standard deviation, and what the frames answer is held against the change (S. Ramani, T. Blu & M. Unser, "Monte-Carlo SURE",
+IEEE Trans. Image Process. 17, 1540, 2008). A few small windows of the frame are enough, others for every snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,22 +37,21 @@ _GOLDEN = np.array([0.7548776662466927, 0.5698402909980532])
 
 
 def followed(neighbourhood: Neighbourhood, noise: NoiseModel, reconstructor: Reconstructor, number: int = 0) -> float:
-    """Share of the noise's variance that is missing from Y - sum C X, at most 1; about 0 for frames that ignore the noise.
+    """Share of the snapshot's noise that its frames follow: 0 for frames that ignore it, 1 for frames that explain all of it.
 
     `number`, that of the snapshot, picks windows and changes. 0 where nothing can be changed: a snapshot without counts.
     """
-    left = total = 0.0
+    answered = total = 0.0
     group, *sides = neighbourhood
     for k, (rows, columns) in enumerate(_windows(group.coding.shape, number)):
-        rng = np.random.default_rng([number, k])
-        own = Change.of(group.window(rows, columns), noise, rng)
-        beside = [[Change.of(one.window(rows, columns), noise, rng) for one in side] for side in sides]
-        up, down = (_frames(own, beside, sign, noise, reconstructor) for sign in (1, -1))
-        seen = np.einsum("tyx,tyx->yx", own.group.coding.window(), up - down) / 2
+        change = Change.of(group.window(rows, columns), noise, np.random.default_rng([number, k]))
+        before, after = ([one.window(rows, columns) for one in side] for side in sides)
+        up, down = (reconstructor.reconstruct(change.by(sign), before, after, noise) for sign in (1, -1))
+        answer = np.einsum("tyx,tyx->yx", change.group.coding.window(), up - down) / 2
         inner = tuple(_inner(span, side) for span, side in zip((rows, columns), group.coding.shape, strict=True))
-        left += float(((own.counts - seen) ** 2 / own.variance)[inner].sum())
-        total += float((own.counts**2 / own.variance)[inner].sum())
-    return 1 - left / total if total else 0.0
+        answered += float((answer * change.counts / change.variance)[inner].sum())
+        total += float((change.counts**2 / change.variance)[inner].sum())
+    return answered / total if total else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +77,6 @@ class Change:
         """The group, changed this way (1) or the other (-1)."""
         snapshot = self.group.snapshot.astype(np.int64) + sign * self.counts
         return self.group.with_snapshot(snapshot.astype(self.group.snapshot.dtype))
-
-
-def _frames(
-    own: Change, sides: Sequence[Sequence[Change]], sign: int, noise: NoiseModel, reconstructor: Reconstructor
-) -> npt.NDArray[np.float32]:
-    """Of all changed: frames follow the noise of the neighbours, too."""
-    before, after = ([one.by(sign) for one in side] for side in sides)
-    return reconstructor.reconstruct(own.by(sign), before, after, noise)
 
 
 def _windows(shape: tuple[int, int], number: int) -> Iterator[tuple[slice, slice]]:

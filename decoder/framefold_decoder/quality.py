@@ -1,7 +1,9 @@
 """How far frames can be trusted: whether they explain their snapshot (chi2), and how near they come to a known truth (PSNR).
 
 chi2 is reduced, as in any fit: frames that were found from a snapshot follow some of its noise, so their squared deviations are
-fewer than the noise's, by the degrees of freedom of the fit. `followed` measures how many.
+fewer than the noise's, by the degrees of freedom of the fit. `followed` measures how many. For the frames that are right on
+average given all that was measured, the best there are, what is left is just that: chi2 is 1, whatever the scene (see
+`protocol/decisions/0009-chi2-of-the-best-frames-is-1.md`).
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
 
 
 def chi2(plain: float, followed: float) -> float:
-    """A `misfit` over what noise alone would leave of it: 1 when the frames explain their snapshot.
+    """A `misfit` over what the best frames leave: 1 when these explain their snapshot, less when they follow its noise too far.
 
-    `followed` is the share of the noise that they follow, at most 1.
+    `followed` is the share of the noise that they follow.
     """
     return plain / max(1 - followed, LEAST_FREEDOM)
 

@@ -126,11 +126,9 @@ class GroupQuality(BaseModel):
     step_sigma: float = Field(description="Width of the bins its snapshot was coded in, over its noise; 0: exact.")
     chi2: float | None = Field(
         description="mean((Y - sum C X)^2 / var(Y)) over 1 - followed: 1 is ideal, above 1 the frames do not explain the "
-        "snapshot; null when not decoded."
+        "snapshot, below they follow its noise too far; null when not decoded."
     )
-    followed: float | None = Field(
-        description="Share of the snapshot's noise that the frames follow, at most 1; null when not decoded."
-    )
+    followed: float | None = Field(description="Share of the snapshot's noise that the frames follow; null when not decoded.")
     model: str | None = Field(description="What reconstructed it; null when not decoded.")
     psnr: float | None = Field(
         description="dB, against its audit frames, noise taken out: 10 log10(peak^2 / error) at pixels its masks hid, the peak "

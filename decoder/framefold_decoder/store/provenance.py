@@ -41,4 +41,4 @@ class Quality:
     ssim: float | None = None
     """Structural similarity, likewise."""
     followed: float | None = None
-    """Share of the snapshot's noise that its frames follow: what is missing from the plain mean squared deviation."""
+    """Share of the snapshot's noise that its frames follow, which the plain mean squared deviation does not show."""
