@@ -1,12 +1,14 @@
-"""What happens in a scene besides its drift: columns that hop, particles in liquid, bend contours, changes of contrast, cuts.
+"""What happens in a scene besides its drift: columns that hop, particles in liquid, bend contours, changes of contrast and
+brightness, cuts.
 
-Each function draws into a clean movie (T, H, W) in place, seeded. Called by `simulate`; speeds are pixels per frame.
+Each function draws into a clean movie (T, H, W) in place, seeded. Called by `simulate` and `pool`; speeds are pixels per frame.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy import ndimage
 
 from framefold_training.textures import Floats, Image, Rng, smooth_noise, splat
 
@@ -63,6 +65,18 @@ def change_contrast(rng: Rng, movie: Image) -> None:
     movie -= mean
     movie *= factor[:, None, None].astype(np.float32)
     movie += mean + np.cumsum(rng.normal(0, 0.004, frames))[:, None, None].astype(np.float32)
+
+
+def swing_brightness(rng: Rng, movie: Image) -> None:
+    """Brightness rises and falls smoothly, by up to two fifths, of the whole image or unevenly: beam, bending, diffraction."""
+    frames, size = movie.shape[:2]
+    pace = np.exp(rng.uniform(np.log(2), np.log(15)))  # frames; a swing takes some six of them
+    waves = ndimage.gaussian_filter1d(rng.standard_normal((2, frames)), pace, axis=1, mode="wrap")
+    waves *= np.exp(rng.uniform(np.log(0.03), np.log(0.4))) / np.abs(waves).max()
+    even, uneven = np.ones((size, size), np.float32), smooth_noise(rng, size, rng.uniform(15, 50)) / 2
+    first, second = (even, uneven) if rng.random() < 0.5 else (even, even)
+    for image, a, b in zip(movie, *waves.astype(np.float32), strict=True):
+        image *= np.maximum(1 + a * first + b * second, np.float32(0.1))
 
 
 @njit(cache=True, nogil=True)

@@ -25,9 +25,13 @@ from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError
 from framefold_simulator import Movie, MovieSpec
-from framefold_training import simulate
+from framefold_training import events, simulate
+from framefold_training.textures import Image
 
 Movies = npt.NDArray[np.float16]
+
+HIGHEST = 2.0
+"""Value of a movie."""
 
 FIRST_SIMULATOR_SEED = 1_000_000
 """Training draws only movies from here on; the demo, tests and benchmarks use seeds below 1000."""
@@ -48,27 +52,38 @@ class PoolSpec:
     atoms: str = ""
     """File of multislice movies made by `framefold_training.atoms`; empty: none."""
     atoms_share: float = 0.1
+    swing_share: float = 0.2
+    """Of all movies: those whose brightness rises and falls."""
     seed: int = 0
 
 
 def render(spec: PoolSpec, number: int) -> Movies:
     """Movie `number`: (frames, side, side), values in [0.02, 2]."""
     rng = np.random.default_rng([spec.seed, number])
+    movie = _source(spec, number, rng)
+    if rng.random() < spec.swing_share:
+        events.swing_brightness(rng, movie)
+        np.clip(movie, simulate.LOWEST, HIGHEST, out=movie)
+    return movie.astype(np.float16)
+
+
+def _source(spec: PoolSpec, number: int, rng: np.random.Generator) -> Image:
+    """Movie `number` but for its swings."""
     source = rng.random()
     if source < spec.simulator_share:
         return _simulated(spec, number, rng)
     if spec.atoms and source < spec.simulator_share + spec.atoms_share:
         from framefold_training.atoms import movie  # a file of movies that few have
 
-        return movie(_atoms(spec.atoms), rng, spec.frames, spec.side)
-    return simulate.movie(rng, spec.frames, spec.side).astype(np.float16)
+        return movie(_atoms(spec.atoms), rng, spec.frames, spec.side).astype(np.float32)
+    return simulate.movie(rng, spec.frames, spec.side)
 
 
-def _simulated(spec: PoolSpec, number: int, rng: np.random.Generator) -> Movies:
+def _simulated(spec: PoolSpec, number: int, rng: np.random.Generator) -> Image:
     seed = FIRST_SIMULATOR_SEED + 1_000_000 * spec.seed + number
     speed = float(np.exp(rng.uniform(np.log(0.25), np.log(4))))
     movie = Movie(MovieSpec(shape=(spec.side, spec.side), dose=1.0, seed=seed, loop=spec.frames, speed=speed))
-    return movie.clean(0, spec.frames).astype(np.float16)
+    return movie.clean(0, spec.frames)
 
 
 @cache

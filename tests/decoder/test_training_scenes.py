@@ -53,6 +53,27 @@ def test_a_cut_is_one_frame_to_the_next():
     assert set(np.unique(movie)) == {0, 1}
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_brightness_swings_smoothly_and_keeps_what_is_seen(seed):
+    rng = np.random.default_rng(seed)
+    still = np.broadcast_to(rng.uniform(0.2, 1, (24, 24)).astype(np.float32), (60, 24, 24))
+    movie = still.copy()
+    events.swing_brightness(rng, movie)
+    factor = movie / still
+    assert movie.dtype == np.float32
+    assert factor.max() - factor.min() > 0.03 / 4
+    assert factor.min() >= 0.1
+    assert factor.max() < 3
+    assert np.abs(np.diff(factor, axis=0)).max() < (factor.max() - factor.min()) / 2
+
+
+def test_some_movies_of_every_source_swing():
+    for share in (0.0, 1.0):
+        steady, swinging = (render(replace(POOL, simulator_share=share, swing_share=swings), 3) for swings in (0.0, 1.0))
+        assert not np.array_equal(steady, swinging)
+
+
 def test_a_pool_movie_depends_on_seed_and_number_alone():
     first = render(POOL, 3)
     assert first.dtype == np.float16
