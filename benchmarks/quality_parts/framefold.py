@@ -27,8 +27,12 @@ from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
 METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
-TO_BYTES = {"framefold wire-ratio": (1.0,), "framefold wire-ratio auto": WIDTHS}
-"""Widths of the bins to choose from."""
+TO_BYTES = {
+    "framefold wire-ratio lossless": (0.0,),
+    "framefold wire-ratio": (1.0,),
+    "framefold wire-ratio auto": WIDTHS,
+}
+"""Widths of the bins to choose from, in sigma; 0: exact."""
 REFERENCE = "reference net"
 """The method of the net that framefold's is held against."""
 

@@ -62,12 +62,12 @@ def to_bytes(counts: Counts, allowed: float, widths: Sequence[float], covered: i
 
     The groups hold the first `covered` frames. Like the encoder's, they are cut where the scene
     becomes another, and those of more frames than the bytes ask for are taken apart where they move. Their bins have one of the
-    `widths`, in sigma and rising: the narrowest that the bytes allow.
+    `widths`, in sigma and rising: the narrowest that the bytes allow. A width of 0 is that of exact sums.
     """
 
     def fold_at(ratio: int, width: float = widths[-1], least: int = 0) -> Folded:
         groups = [part for group in groups_of(counts, ratio) for part in taken_apart(group, partial(_bears, least or ratio))]
-        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=width))
+        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=width) if width else None)
 
     bounds = FREE.smallest, min(FREE.largest, len(counts) - covered + 1)
     ratio, folded = fewest_frames(fold_at, allowed, bounds)

@@ -53,6 +53,9 @@ def test_every_method_has_its_row_at_no_fewer_bytes_than_framefold(document):
     assert rows["framefold adaptive"]["still_blocks"] == rows["framefold adaptive half-sigma"]["still_blocks"] == 1
     free = rows["framefold wire-ratio"]
     assert free["wire_ratio"] > ours["wire_ratio"]
+    exact = rows["framefold wire-ratio lossless"]
+    assert exact["step_sigma"] == 0
+    assert exact["wire_ratio"] >= 0.999 * ours["wire_ratio"]  # no more bytes
     assert rows["framefold wire-ratio auto"]["step_sigma"] == free["step_sigma"] == 1
     assert free["frames_per_snapshot"] == 32  # nothing moves, and more there cannot be
     assert rows["noisy frames"]["ratio"] == rows["noisy frames"]["wire_ratio"] == 1
@@ -72,6 +75,7 @@ def test_the_verdict_and_the_pictures_are_there(document, folder):
     assert [one["method"] for one in adaptive] == [
         "framefold adaptive",
         "framefold adaptive half-sigma",
+        "framefold wire-ratio lossless",
         "framefold wire-ratio",
         "framefold wire-ratio auto",
     ]
