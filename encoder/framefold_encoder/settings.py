@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,8 +147,23 @@ class EncoderSettings(BaseModel):
         return None
 
 
+_EFFECT: Mapping[str, tuple[str, Callable[[EncoderSettings], bool]]] = {
+    "step_sigma": ("--coder variance-stabilised", lambda settings: settings.coder != "lossless"),
+    "still_densities": ("--adaptive", lambda settings: settings.adaptive),
+    "still_below": ("--adaptive", lambda settings: settings.adaptive),
+    "mask_file": ("--mask file", lambda settings: settings.mask == "file"),
+    "journal_limit_mb": ("--journal FOLDER", lambda settings: settings.journal is not None),
+}
+"""Keys that do nothing without another setting. A file may hold all keys; who types one expects something of it."""
+
+
 def load_encoder_settings(config: Path | None, overrides: Mapping[str, Any]) -> EncoderSettings:
-    """Defaults, TOML file, environment, command line. Raises `SettingsError`."""
+    """Defaults, TOML file, environment, command line. Raises `SettingsError`, also for an option that would do nothing."""
     settings = load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", config, overrides)
     check_endpoint(settings.to, "to", keys=settings.link_keys is not None)
+    for key, (other, has_effect) in _EFFECT.items():
+        if overrides.get(key) is not None and not has_effect(settings):
+            option = "--" + key.replace("_", "-")
+            hint = f"Give {other}, too, or leave {option} out"
+            raise SettingsError(f"command line: {option} is {overrides[key]}, but does nothing without {other}", hint=hint)
     return settings

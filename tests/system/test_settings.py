@@ -45,3 +45,23 @@ def test_the_later_layer_wins(tmp_path):
 def test_a_wrong_value_is_named_as_the_user_wrote_it(environment, overrides, named):
     with pytest.raises(SettingsError, match=named):
         load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", None, overrides, environment)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"step_sigma": "1"}, "--step-sigma is 1, but does nothing without --coder variance-stabilised"),
+        ({"still_below": "2,1"}, "--still-below is 2,1, but does nothing without --adaptive"),
+        ({"mask_file": "m.npy"}, "--mask-file is m.npy, but does nothing without --mask file"),
+        ({"journal_limit_mb": "5"}, "--journal-limit-mb is 5, but does nothing without --journal FOLDER"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(overrides, named):
+    with pytest.raises(SettingsError, match=named):
+        load_encoder_settings(None, overrides)
+
+
+def test_an_option_finds_what_it_needs_in_the_file(tmp_path):
+    config = tmp_path / "encoder.toml"
+    config.write_text('coder = "variance-stabilised"\n')
+    assert load_encoder_settings(config, {"step_sigma": "1"}).step_sigma == 1
