@@ -36,9 +36,10 @@ from framefold_encoder.settings import EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH, SNAPSHOTS
 from quality_parts.cells import NOISE
 from quality_parts.clips import BUILT_IN, Clip, load
-from quality_parts.folding import Folded, fold
+from quality_parts.folding import Folded, fold, neighbourhood
 from quality_parts.to_bytes import fewest_frames
 
 RATIOS = (4, 32)
@@ -73,22 +74,24 @@ def contenders() -> list[Contender]:
 
 
 def folded(counts: Counts, one: Contender, coder: VarianceStabilised | None) -> Folded:
-    """Three groups; their bytes are those of the middle one."""
-    ratio, shape = len(counts) // 3, (counts.shape[1], counts.shape[2])
+    """`SNAPSHOTS` groups; their bytes are those of the middle one."""
+    ratio, shape = len(counts) // SNAPSHOTS, (counts.shape[1], counts.shape[2])
     families = [derive_masks(spec.with_ratio(ratio), shape) for spec in one.specs]
-    groups = np.split(counts, 3)
+    groups = np.split(counts, SNAPSHOTS)
     below = EncoderSettings().still_below
     maps = [choose_families(motion(group), below) for group in groups] if len(families) > 1 else None
-    middle = fold(groups[1], families, coder, None if maps is None else maps[1:2])
     around = families if one.beside is None else [derive_masks(one.beside.with_ratio(ratio), shape)]
-    before, after = (fold(groups[k], around, coder, None if maps is None else maps[k : k + 1]).groups for k in (0, 2))
-    return replace(middle, groups=[*before, *middle.groups, *after])
+    found = [
+        fold(group, families if k == REACH else around, coder, None if maps is None else maps[k : k + 1])
+        for k, group in enumerate(groups)
+    ]
+    return replace(found[REACH], groups=[group for one_group in found for group in one_group.groups])
 
 
 def around_middle(frames: npt.NDArray[Any], ratio: int) -> npt.NDArray[Any]:
-    """Three groups, of which the second has the clip's middle frame in its middle."""
-    first = len(frames) // 2 - (3 * ratio) // 2
-    return frames[first : first + 3 * ratio]
+    """`SNAPSHOTS` groups, of which the middle one has the clip's middle frame in its middle."""
+    first = len(frames) // 2 - (SNAPSHOTS * ratio) // 2
+    return frames[first : first + SNAPSHOTS * ratio]
 
 
 def measure(clip: Clip, dose: float, registry: Registry, model: str) -> list[Row]:
@@ -105,10 +108,10 @@ def measure(clip: Clip, dose: float, registry: Registry, model: str) -> list[Row
             same = one.beside is not None or not allowed
             ratio, groups = (REFERENCE, fold_at(REFERENCE)) if same else fewest_frames(fold_at, allowed, RATIOS)
             allowed = allowed or groups.bytes_per_frame * 1.005
-            before, group, after = groups.groups
-            net = registry.choose(model, group.coding)
-            frames = net.reconstruct(group, [before], [after], NOISE)
-            truth = around_middle(expected, ratio)[ratio : 2 * ratio]
+            seen = neighbourhood(groups.groups, REACH)
+            net = registry.choose(model, seen[0].coding)
+            frames = net.reconstruct(*seen, NOISE)
+            truth = around_middle(expected, ratio)[REACH * ratio : (REACH + 1) * ratio]
             told = {"clip": clip.name, "dose": dose, "coder": coder, "masks": one.name, "ratio": ratio, "model": net.name}
             bits = 8 * groups.bytes_per_frame / frames[0].size
             rows.append({**told, "bits_per_pixel": bits, "psnr": psnr(frames, truth, peak)})
@@ -167,7 +170,7 @@ def main() -> int:
         registry = Registry(given.models, provider="cpu")
         registry.check(given.model)
         for name in given.clips or [*BUILT_IN, *recorded]:
-            clip = load(name, 3 * RATIOS[1], given.size)
+            clip = load(name, SNAPSHOTS * RATIOS[1], given.size)
             for dose in map(float, given.doses.split(",")):
                 print(f"{clip.name}, {dose:g} e-/px", file=sys.stderr)
                 rows += measure(clip, dose, registry, given.model)

@@ -31,9 +31,10 @@ from framefold_encoder.settings import EncoderSettings
 from framefold_protocol.coding import BLOCK
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import REACH, SNAPSHOTS
 from framefold_training.pool import PoolSpec, render
 from quality_parts.cells import NOISE
-from quality_parts.folding import fold
+from quality_parts.folding import fold, neighbourhood
 
 FAMILIES = (MaskSpec("one-hot"), MaskSpec(), MaskSpec(density=0.5), MaskSpec("ones"))
 """Sparse to dense: the order a policy goes through as motion falls."""
@@ -72,17 +73,17 @@ def look(number: int, registry: Registry, model: str) -> Blocks:
     """The blocks of one movie's group, with its neighbours, at a dose and B of its own."""
     rng = np.random.default_rng([number, 5])
     ratio, dose = int(rng.choice(RATIOS)), float(np.exp(rng.uniform(*np.log(DOSES))))
-    clean = render(PoolSpec(frames=3 * max(RATIOS), side=SIDE), FIRST_MOVIE + number)[: 3 * ratio].astype(np.float32)
+    whole = render(PoolSpec(frames=SNAPSHOTS * max(RATIOS), side=SIDE), FIRST_MOVIE + number)
+    clean, scored = whole[: SNAPSHOTS * ratio].astype(np.float32), slice(REACH * ratio, (REACH + 1) * ratio)
     expected = clean * np.float32(dose / clean.mean())
     counts = rng.poisson(expected).astype(np.uint16)
     costs = []
     for spec in FAMILIES:
         folded = fold(counts, [derive_masks(spec.with_ratio(ratio), (SIDE, SIDE))])
-        before, group, after = folded.groups
-        net = registry.choose(model, group.coding)
-        error = (net.reconstruct(group, [before], [after], NOISE) - expected[ratio : 2 * ratio]) ** 2
+        seen = neighbourhood(folded.groups, REACH)
+        error = (registry.choose(model, seen[0].coding).reconstruct(*seen, NOISE) - expected[scored]) ** 2
         costs.append(10 * np.log10(_blocks(error).mean(axis=(0, 2, 4)) + 1e-9) + 10 * np.log10(folded.sent_bytes))
-    moved = motion(counts[ratio : 2 * ratio])
+    moved = motion(counts[scored])
     return Blocks(moved.ravel().astype(float), np.stack([one.ravel() for one in costs], 1), np.full(moved.size, dose))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from framefold_decoder.decoding import trust
 from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.model import SNAPSHOTS
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import measure
 from quality_parts.cells import Row
@@ -20,6 +21,7 @@ from quality_parts.framefold import Nets
 FILES = ("au_750c.tif", "ti_line.tif", "ptceo2_raw.tif")
 """In the folder `em` of the recordings."""
 LARGEST_RATIO = 20
+"""B, unless there are not three groups of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +39,20 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
     """A row a recording and reconstructor, and the model's frames."""
     rows, seen = [], []
     for file in FILES:
-        counts = read(recordings / "em" / file, 3 * LARGEST_RATIO, size)
-        ratio = len(counts) // 3
+        counts = read(recordings / "em" / file, SNAPSHOTS * LARGEST_RATIO, size)
         found = measure(counts)
         noise = found.noise if found else NoiseModel()
-        folded = fold(counts[: 3 * ratio], [derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))])
-        beside = neighbourhood(folded.groups, 1)
+        ratio = min(len(counts) // 3, LARGEST_RATIO)
+        counts = counts[: len(counts) // ratio * ratio]
+        folded = fold(counts, [derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))])
+        middle = len(folded.groups) // 2
+        beside = neighbourhood(folded.groups, middle)
         for number, reconstructor in enumerate(nets.with_solver(beside[0].coding)):
             frames = reconstructor.reconstruct(*beside, noise)
-            wire_ratio = counts[: 3 * ratio].nbytes / folded.sent_bytes
+            wire_ratio = counts.nbytes / folded.sent_bytes
             explained, share = trust(beside, frames, noise, reconstructor)
             told = {"model": reconstructor.name, "chi2": explained, "followed": share, "noise": vars(noise)}
             rows.append({"clip": Path(file).stem, "ratio": ratio, "wire_ratio": wire_ratio, **told})
             if number == 0:
-                seen.append(Seen(Path(file).stem, counts[ratio : 2 * ratio], frames))
+                seen.append(Seen(Path(file).stem, counts[middle * ratio : (middle + 1) * ratio], frames))
     return rows, seen
