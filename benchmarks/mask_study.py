@@ -38,8 +38,9 @@ from framefold_training.evaluate import DOSES, clips, of_net, score, summary
 from framefold_training.learned_tile import train_with_tile
 from framefold_training.masks import Family, MaskMix
 from framefold_training.pool import PoolSpec
+from framefold_training.run import TrainSpec
 from framefold_training.tiers import TIERS
-from framefold_training.train import TrainSpec, train
+from framefold_training.train import train
 
 ONE_TILE = 16
 """Pixels of the tiles that a net sees no other than: every bit is seen often."""

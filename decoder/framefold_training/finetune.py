@@ -36,8 +36,8 @@ from framefold_training.exported import read_start, told
 from framefold_training.loss import hidden_loss, hidden_misfit, relative_loss
 from framefold_training.model import MULTIPLE
 from framefold_training.recordings import AuditGroup, Neighbour, Recording, stream_store
+from framefold_training.run import Run, TrainSpec
 from framefold_training.tiers import AnyNet, recall
-from framefold_training.train import Run, TrainSpec
 
 FED = (0.5, 0.9)
 """Share of the electrons that go into the heap the net is fed, uniform."""

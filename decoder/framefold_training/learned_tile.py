@@ -18,7 +18,7 @@ from framefold_training.checkpoint import write_checkpoint
 from framefold_training.data import Batch, make_batch
 from framefold_training.loss import relative_loss
 from framefold_training.pool import open_pool
-from framefold_training.train import Run, TrainSpec
+from framefold_training.run import Run, TrainSpec
 
 EVERY = 3
 """Steps of the net to one of the scores."""

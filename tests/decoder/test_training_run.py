@@ -23,8 +23,9 @@ from framefold_training.clock import Clock
 from framefold_training.data import make_batch
 from framefold_training.evaluate import psnr, score
 from framefold_training.export import export
+from framefold_training.run import Run
 from framefold_training.tiers import TIERS, build
-from framefold_training.train import Run, main, train
+from framefold_training.train import main, train
 
 
 @pytest.fixture(autouse=True)

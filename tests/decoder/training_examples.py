@@ -10,7 +10,7 @@ from framefold_training.birnat import BirnatSpec
 from framefold_training.data import Batch, DataSpec, make_batch
 from framefold_training.model import NetSpec
 from framefold_training.pool import PoolSpec, open_pool
-from framefold_training.train import TrainSpec
+from framefold_training.run import TrainSpec
 
 RATIO = 4
 POOL = PoolSpec(frames=30, side=40, slots=3, life=2)
