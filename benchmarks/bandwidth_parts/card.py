@@ -77,6 +77,7 @@ def _encode(cases: list[Row]) -> str:
 def _pipeline(cases: list[Row]) -> str:
     head = (
         "frames",
+        "B",
         "threads",
         "GB/s",
         "kernel alone",
@@ -91,6 +92,7 @@ def _pipeline(cases: list[Row]) -> str:
     rows = [
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
+            str(case["ratio"]),
             str(case["threads"]),
             _number(case["gb_s"], 1),
             _number(case["kernel_gb_s"], 1),

@@ -30,6 +30,9 @@ from framefold_encoder.summary import Summary
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
 
+PIPELINE_CASES = (("uint8", RATIO, 1), ("uint8", RATIO, 2), ("uint8", 30, 1), ("uint16", RATIO, 1), ("uint16", RATIO, 2))
+"""Type, B and folding threads; the first stands for all."""
+
 
 class MemorySource:
     """Frames in memory, over and over for a time: a camera whose frames lie in the host's memory. A `LendingSource`."""
@@ -104,22 +107,26 @@ def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb:
 
 
 def measure_pipeline(frames: Counts, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """The encoder against the kernel alone, for each number of folding threads; kernel, stages and encoder in turns."""
-    kinds = (frames, frames.astype(np.uint16))
-    return [_pipeline_case(one, threads, rounds, seconds) for one in kinds for threads in (1, 2) if threads <= cores()]
+    """The encoder against the kernel alone, for each type, B and number of folding threads; kernel, stages and encoder in
+    turns."""
+    kinds = {"uint8": frames, "uint16": frames.astype(np.uint16)}
+    chosen = [one for one in PIPELINE_CASES if one[2] <= cores()]
+    return [_pipeline_case(kinds[kind], ratio, threads, rounds, seconds) for kind, ratio, threads in chosen]
 
 
-def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
-    families = (derive_masks(MaskSpec(ratio=RATIO), frames.shape[1:]),)
+def _pipeline_case(frames: Counts, ratio: int, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+    frames = np.resize(frames, (ratio, *frames.shape[1:])) if len(frames) < ratio else frames[: len(frames) // ratio * ratio]
+    families = (derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),)
     folder = Folder(families, frames.dtype, threads)
     kernel, stages, runs = [], [], []
     with far_side() as far:
         for _ in range(rounds):
             kernel.append(_kernel_gb_s(folder, frames, seconds / 3))
             stages.append(_stages_gb_s(Folder(families, frames.dtype), frames, seconds / 3))
-            runs.append(stream(frames, far, seconds, threads, memory_mb=64))
+            runs.append(stream(frames, far, seconds, threads, memory_mb=64, ratio=str(ratio)))
     return {
         "threads": threads,
+        "ratio": ratio,
         "dtype": frames.dtype.name,
         "side": frames.shape[1],
         "gb_s": statistics.median(run.gb_s for run in runs),
@@ -136,13 +143,13 @@ def _pipeline_case(frames: Counts, threads: int, rounds: int, seconds: float) ->
 
 def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
     """Folding and coding on every core of the machine, each by itself, without ring, order and link: the pipeline's limit."""
-    start = time.perf_counter()
+    start, ratio = time.perf_counter(), folder.ratio
 
     def work(_: int) -> int:
         memory, done = np.empty(frames[0].size * folder.sum_dtype.itemsize, np.uint8), 0
         while time.perf_counter() < start + seconds or not done:
-            for first in range(0, len(frames), RATIO):
-                payload.pack(folder.fold(frames[first : first + RATIO], None, memory))
+            for first in range(0, len(frames), ratio):
+                payload.pack(folder.fold(frames[first : first + ratio], None, memory))
             done += frames.nbytes
         return done
 
@@ -153,10 +160,10 @@ def _stages_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
 
 def _kernel_gb_s(folder: Folder, frames: Counts, seconds: float) -> float:
     sums: npt.NDArray[Any] = np.empty(frames.shape[1:], folder.sum_dtype)
-    start, done = time.perf_counter(), 0
+    start, done, ratio = time.perf_counter(), 0, folder.ratio
     while time.perf_counter() < start + seconds or not done:
-        for first in range(0, len(frames), RATIO):
-            folder.add(frames[first : first + RATIO], 0, sums)
+        for first in range(0, len(frames), ratio):
+            folder.add(frames[first : first + ratio], 0, sums)
         done += frames.nbytes
     return done / (time.perf_counter() - start) / 1e9
 
