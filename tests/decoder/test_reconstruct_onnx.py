@@ -15,6 +15,7 @@ from scipy.ndimage import uniform_filter
 from tiny_net import WEIGHTS, write_card, write_net
 
 from framefold_decoder.reconstruct.base import FoldedGroup
+from framefold_decoder.reconstruct.brightness import correct
 from framefold_decoder.reconstruct.onnx_net import OnnxNet, unsuitable
 from framefold_decoder.reconstruct.onnx_runtime import ProviderError
 from framefold_protocol.errors import ModelError
@@ -49,7 +50,7 @@ def groups(shape, *specs, level=20.0):
 
 
 def by_hand(row, noise):
-    """What the tiny net answers to groups in order, from its description."""
+    """What the tiny net answers to groups in order, from its description, each frame as bright as the snapshot shows."""
     group = row[REACH]
     masks = group.coding.window().astype(float)
     exposure = masks.sum(axis=0)
@@ -66,7 +67,10 @@ def by_hand(row, noise):
     base = (fine + coarse) / 2
     relative = (noise.counts_per_electron * level + noise.read_noise_counts**2) / level**2
     missing = own / level - exposure * base
-    return np.maximum((base + masks * missing / np.maximum(exposure, 1) / (1 + relative)) * level + noise.offset_counts, 0)
+    answer = (base + masks * missing / np.maximum(exposure, 1) / (1 + relative)) * level + noise.offset_counts
+    frames = np.maximum(answer, 0).astype(np.float32)
+    correct(group, frames, noise)
+    return frames
 
 
 @pytest.mark.parametrize("noise", [NoiseModel(0.0), NoiseModel(), NoiseModel(2.0, 3.0, 30.0)])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
+from framefold_decoder.reconstruct.brightness import correct
 from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
 from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.reconstruct.windows import Floats, Window, batches, task, windows
@@ -102,6 +103,11 @@ class OnnxNet:
         for batch in batches(windows(tasks, self.card, self._tile_side), self._batch) if tasks else ():
             for window, answer in zip(batch, self._run(batch), strict=True):
                 window.accept(answer)
+        for one in tasks:
+            if (
+                one.group.whole is None
+            ):  # a part shows less, and chi2, which looks at parts, counts a freedom more a frame as none
+                correct(one.group, one.frames, noise)
         return [one.frames for one in tasks]
 
     def _run(self, batch: list[Window]) -> Floats:
