@@ -107,6 +107,11 @@ def _run(uri: str, settings: EncoderSettings) -> int:
         progress = _Progress(source.info.frame_count)
         try:
             summary = encoder.run(stop, progress)
+        except FramefoldError:
+            progress.close()
+            if encoder.summary.complete or encoder.summary.frames:  # the error says why it ended there
+                _print_summary(encoder.summary, settings)
+            raise
         finally:
             progress.close()
     _print_summary(summary, settings)
@@ -145,6 +150,7 @@ class _Progress:
         """End the line."""
         if self._shown:
             print(file=sys.stderr)
+        self._shown = False
 
 
 def _print_summary(summary: Summary, settings: EncoderSettings) -> None:

@@ -58,6 +58,11 @@ def test_negative_frames_are_found_where_they_are(tmp_path):
         assert "frame 45" in finished.stderr
         assert "-7" in finished.stderr
         assert "Traceback" not in finished.stderr
+        assert finished.json["frames"] == 45  # two groups, and what there is of the third
+        assert finished.json["complete"]
+        with decoder.client() as client:
+            (stream,) = client.streams()
+        assert (stream["id"], stream["frames"]) == (finished.json["stream_id"], 45)
 
 
 @pytest.mark.parametrize(

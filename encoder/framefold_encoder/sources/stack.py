@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from framefold_encoder.sources.base import SourceInfo
 from framefold_encoder.sources.counts import refuse_negative, unsigned
+from framefold_protocol.errors import InputError
 
 
 class Frames(Protocol):
@@ -59,7 +60,7 @@ class FileSource:
         return self._info
 
     def read_into(self, out: npt.NDArray[np.unsignedinteger[Any]]) -> int:
-        """Write the next frames into `out` (n, H, W), see `Source.read_into`."""
+        """Write the next frames into `out` (n, H, W), see `Source.read_into`: all before one that cannot be read."""
         if self._frames is None:
             raise ValueError(f"{self._path}: read after close")
         if out.shape[1:] != self._info.shape or out.dtype != self._info.dtype or not out.flags.c_contiguous:
@@ -68,11 +69,28 @@ class FileSource:
             )
         due = self._left[: len(out)]
         if due:
-            target = out[: len(due)].view(self._stored)
-            self._frames.read(due.start, target)
-            if self._stored.kind == "i":
-                refuse_negative(self._path, target, due.start)
+            try:
+                self._read(self._frames, due.start, out[: len(due)])
+            except InputError:
+                due = due[: self._good(self._frames, due, out)]
             self._left = self._left[len(due) :]
+        return len(due)
+
+    def _read(self, frames: Frames, start: int, out: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+        target = out.view(self._stored)
+        frames.read(start, target)
+        if self._stored.kind == "i":
+            refuse_negative(self._path, target, start)
+
+    def _good(self, frames: Frames, due: range, out: npt.NDArray[np.unsignedinteger[Any]]) -> int:
+        """How many of the due frames are before the first that cannot be read, which raises where it is the first of all."""
+        for k, number in enumerate(due):
+            try:
+                self._read(frames, number, out[k : k + 1])
+            except InputError:
+                if k == 0:
+                    raise
+                return k
         return len(due)
 
     def skip(self, count: int) -> None:
