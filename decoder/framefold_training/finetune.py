@@ -85,10 +85,11 @@ def sample(group: AuditGroup, size: tuple[int, int], dice: Dice, corner: tuple[i
 
 
 def draw(groups: list[AuditGroup], count: int, size: int, dice: Dice, *, thinned: bool) -> Batch:
-    """`count` samples of random groups and windows."""
-    samples = []
+    """`count` samples of random groups and windows, all of one B."""
+    samples, ratio = [], groups[dice.below(len(groups), 1)[0]].coding.ratio
+    alike = [group for group in groups if group.coding.ratio == ratio]
     for _ in range(count):
-        group = groups[dice.below(len(groups), 1)[0]]
+        group = alike[dice.below(len(alike), 1)[0]]
         window = [min(size, side // MULTIPLE * MULTIPLE) for side in group.coding.shape]
         corner = [dice.below(side - one + 1, 1)[0] for side, one in zip(group.coding.shape, window, strict=True)]
         fed = FED[0] + (FED[1] - FED[0]) * float(dice.shares(1)) if thinned else 1.0
@@ -139,7 +140,7 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
         hint = "Keep the net as it was, or record more audit groups"
         raise ModelError(f"fine-tuning on stream {stream} gained nothing: misfit of the kept group {found}", hint=hint)
     described: dict[str, Any] = state.progress["spec"]
-    data = {**described["data"], "ratios": [groups[0].coding.ratio]}
+    data = {**described["data"], "ratios": sorted({group.coding.ratio for group in groups})}
     progress = {
         **{key: state.progress[key] for key in ("step", "minutes")},
         "spec": {**described, "data": data},

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from framefold_protocol.coding import Coding
 from framefold_protocol.errors import FramefoldError, InputError
-from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_protocol.masks import Masks, MaskSpec, derive_masks
 from framefold_protocol.model import REACH
 
 Counts = npt.NDArray[np.float32]
@@ -66,11 +66,11 @@ class Recording:
             hint = "Name a folder STREAM.zarr that framefold-decoder wrote"
             raise InputError(f"{path} is not a framefold store: {error!r}", hint=hint) from error
         self._kind, self._index, self._frames = (columns[name] for name in ("kind", "index", "frames"))
-        self._families = tuple(derive_masks(spec, tuple(stream["shape"])) for spec in specs)
+        self._specs, self._shape = specs, tuple(stream["shape"])
+        self._families: dict[int, tuple[Masks, ...]] = {}
         told: float | None = stream["counts_per_electron"]
         self.counts_per_electron = counts_per_electron or told or _measured(table, "gain") or 1.0
         self.offset_counts = (_measured(table, "offset") or 0.0) if offset_counts is None else offset_counts
-        self.ratio = specs[0].ratio
         self.stream_id: str = stream["stream_id"]
         if not stream.get("audit") or "audit" not in self._store:
             raise InputError(f"stream {path} has no audit groups", hint="Record with framefold-encoder run --audit 50")
@@ -84,13 +84,13 @@ class Recording:
                 first = positions[0]
             elif first < positions[0] and self._kind[first] == audit and self._kind[positions[0]] == self._kinds["snapshot"]:
                 rows = slice(int(self._index[first]), int(self._index[first] + self._frames[first : positions[0]].sum()))
-                if rows.stop - rows.start == self.ratio:
+                if rows.stop - rows.start == self._frames[positions[0]] > 1:
                     groups.append(self._group(positions[0], rows))
         return groups
 
     def _group(self, position: int, rows: slice) -> AuditGroup:
         audit: Any = self._store["audit"]
-        coding = self._coding(int(self._index[position]))
+        coding = self._coding(position)
         beside = self._neighbours(position, -1), self._neighbours(position, 1)
         return AuditGroup(position, self._electrons(np.asarray(audit[rows]), 1), coding, *beside)
 
@@ -100,17 +100,20 @@ class Recording:
         found, position = list[Neighbour](), position + step
         while 0 <= position < len(self._kind) and len(found) < REACH:
             if self._kind[position] == self._kinds["snapshot"]:
-                index = int(self._index[position])
-                coding = self._coding(index)
-                found.append(Neighbour(self._electrons(np.asarray(snapshots[index]), coding.exposure()), coding))
+                coding, sums = self._coding(position), np.asarray(snapshots[int(self._index[position])])
+                found.append(Neighbour(self._electrons(sums, coding.exposure()), coding))
             elif self._kind[position] != self._kinds["audit"]:
                 break
             position += step
         return tuple(found)
 
-    def _coding(self, index: int) -> Coding:
-        maps: Any = self._store.get("block_maps")
-        return Coding(self._families, None if maps is None else np.asarray(maps[index]))
+    def _coding(self, position: int) -> Coding:
+        """The masks of a snapshot, which are those of its own B."""
+        maps, ratio = self._store.get("block_maps"), int(self._frames[position])
+        if ratio not in self._families:
+            self._families[ratio] = tuple(derive_masks(spec.with_ratio(ratio), self._shape) for spec in self._specs)
+        block_map = None if maps is None else np.asarray(maps[int(self._index[position])])  # type: ignore[index]
+        return Coding(self._families[ratio], block_map)
 
     def _electrons(self, counts: npt.NDArray[Any], exposures: npt.NDArray[np.uint16] | int) -> Counts:
         signal = (counts - np.float64(self.offset_counts) * exposures) / self.counts_per_electron

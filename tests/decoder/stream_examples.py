@@ -39,10 +39,10 @@ class Example:
     def frames(self) -> int:
         return len(self.truth)
 
-    def fold(self, count: int = 1, audited_in: int = 0) -> Example:
-        """So many groups; with `audited_in`, each behind its own frames in so many messages."""
-        metadata, ratio = self.metadata, self.metadata.ratio
-        masks = tuple(derive_masks(spec, metadata.shape) for spec in metadata.families)
+    def fold(self, count: int = 1, audited_in: int = 0, ratio: int = 0) -> Example:
+        """So many groups of the stream's B or of `ratio`; with `audited_in`, each behind its own frames in so many messages."""
+        metadata, ratio = self.metadata, ratio or self.metadata.ratio
+        masks = tuple(derive_masks(spec.with_ratio(ratio), metadata.shape) for spec in metadata.families)
         for _ in range(count):
             blocks = self.random.integers(0, len(masks), block_map_shape(metadata.shape), np.uint8) if len(masks) > 1 else None
             frames = self._draw(ratio)

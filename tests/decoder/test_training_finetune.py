@@ -60,6 +60,25 @@ def test_audit_groups_are_read_as_they_were(stored, groups):
     assert second.after == last.before == ()
 
 
+def test_groups_of_every_length_are_read_and_learned_from(tmp_path, base):
+    example = Example(make_metadata((40, 72), families=TWO_FAMILIES, audit=2, counts_per_electron=1.0))
+    example.fold(1, audited_in=1).fold(1, audited_in=2, ratio=3).fold(1, audited_in=1, ratio=2).fold(1, audited_in=1, ratio=3)
+    store = StreamStore.create(tmp_path / "streams" / "varied.zarr", example.metadata)
+    for message in example.messages:
+        store.put(message)
+    groups = Recording(tmp_path / "streams" / "varied.zarr").audit_groups()
+    assert [group.coding.ratio for group in groups] == [4, 3, 2, 3]
+    for group in groups:
+        assert np.array_equal(group.electrons, example.group(group.position))
+        assert np.array_equal(group.coding.window(), example.codings[group.position].window())
+    assert [one.coding.ratio for one in groups[1].after] == [2, 3]
+    drawn = {len(draw(groups, 3, 32, Dice(CPU, 0, step), thinned=True).masks[0]) for step in range(20)}
+    assert drawn == {2, 3, 4}
+    outcome = finetune(still(groups), "varied", base, tmp_path / "tuned", replace(SPEC, steps=60, rate=3e-3))
+    assert outcome.after < outcome.before
+    assert read_checkpoint(tmp_path / "tuned").progress["spec"]["data"]["ratios"] == [2, 3, 4]
+
+
 def test_gain_and_offset_come_off(stored):
     data, example = stored
     path = stream_store(data, example.metadata.stream_id)
