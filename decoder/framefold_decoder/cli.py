@@ -186,7 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     keygen.add_argument("--folder", type=Path, default=Path("keys"), help="where to put them (default keys)")
     token = commands.add_parser("token", help="make a token for the REST service and print it once")
     token.add_argument("name", metavar="NAME", help="who it is for")
-    token.add_argument("--scope", choices=[*Scope], default=Scope.READ, help="what it allows (default read)")
+    token.add_argument(
+        "--scope", choices=[scope.value for scope in Scope], default=Scope.READ.value, help="what it allows (default read)"
+    )
     token.add_argument("--config", type=Path, help="TOML file of settings, where tokens names the token file")
     token.add_argument("--tokens", help="The token file; made when missing")
     return parser

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 
 from framefold_decoder.decoding import Decoded, LibraryDecoder, positions_beside
@@ -131,10 +132,19 @@ class Unfolder:
 
     def _note(self, task: Task | None, error: BaseException) -> None:
         known = isinstance(error, FramefoldError)
+        if task is not None and known and self._deleted(task[0]):
+            return
         if task is None or task[:2] not in self._failed:
-            _log.error("%s cannot be reconstructed: %s", task or "the next snapshot", error, exc_info=None if known else error)
+            what = f"stream {task[0]} position {task[1]}" if task else "the next snapshot"
+            _log.error("%s cannot be reconstructed: %s", what, error, exc_info=None if known else error)
         if task is not None:  # the disk may have room soon; the rest is tried again after a restart
             self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
+
+    def _deleted(self, stream_id: str) -> bool:
+        """Whether the stream went while it was worked on."""
+        with suppress(FramefoldError):  # a catalogue that cannot be read does not say so
+            return self._library.catalogue.stream(stream_id) is None
+        return False
 
     def _next_task(self) -> Task | None:
         """Of the streams that have one the stream that had its turn longest ago."""

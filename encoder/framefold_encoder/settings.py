@@ -92,6 +92,10 @@ class EncoderSettings(BaseModel):
     def families(self) -> tuple[MaskSpec, ...]:
         """The stream's mask families at their largest ratio. Raises `InputError` when the keys contradict each other."""
         file = self.mask_file.name if self.mask_file else ""
+        if self.mask == "file" and not file:
+            raise InputError(
+                "mask is file, but no mask_file is given", hint="Name one, a .npy (B, h, w) or .mat file: --mask-file"
+            )
         if file and self.ratio.smallest != self.ratio.largest:
             hint = "Give one ratio, the number of masks in the file"
             raise InputError(f"ratio is {self.ratio}, but the masks of file {file} have one only", hint=hint)

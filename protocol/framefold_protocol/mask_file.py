@@ -17,7 +17,7 @@ def read_mask_file(path: Path, ratio: int, shape: tuple[int, int]) -> npt.NDArra
     missing, not a mask array, not binary, or holds fewer than `ratio` masks.
     """
     if not path.is_file():
-        raise InputError(f"mask file {path} does not exist", hint="Put it there, or name another mask folder")
+        raise InputError(f"mask file {path} does not exist", hint="Put it there, or name another")
     masks = _read_mat(path) if path.suffix == ".mat" else _read_npy(path)
     if masks.ndim != 3 or not masks.size or not np.isin(masks, (0, 1)).all():
         raise InputError(f"mask file {path} holds {masks.dtype} {masks.shape}, expected (B, h, w) of zeros and ones")

@@ -330,6 +330,14 @@ def test_parameters_out_of_bounds_are_named(client, stream, path, culprit):
     assert culprit in error_of(client.get(stream + path), 422)
 
 
+def test_a_misspelt_parameter_is_named(client, stream):
+    response = client.get(f"{stream}/frames/0?fromat=tiff")
+    assert error_of(response, 422) == "unknown query parameter 'fromat'"
+    assert response.json()["error"]["hint"] == "Did you mean 'format'? There are: format, high, low"
+    for path in ("/healthz?x=1", "/metrics?x=1", "/api/v1/models?x=1"):
+        assert error_of(client.get(path), 422) == "unknown query parameter 'x'"
+
+
 def test_numbers_beyond_any_integer_type_are_out_of_range(client, stream):
     assert "not stored" in error_of(client.get(f"{stream}/frames/{10**30}"), 404)
     assert ok(client.get(f"{stream}/quality?start={10**30}")).json()["groups"] == []

@@ -117,6 +117,19 @@ class SlowStore:
         self._library.put_frames(stream_id, position, *rest)
 
 
+def test_a_stream_that_is_deleted_while_it_is_stored_is_no_failure(library, caplog):
+    library.put(STREAM.stream_id, [snapshot(0), snapshot(1)], 100)
+    library.finish(STREAM.stream_id, 2, 8)
+    slow = SlowStore(library)
+    with Unfolder(slow, Registry(), "gap-tv") as unfolder:
+        wait_for(lambda: slow.begun)
+        library.delete(STREAM.stream_id)
+        slow.may_store.set()
+        wait_for(lambda: not library.catalogue.pending())
+        assert unfolder.running
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_the_next_snapshot_is_reconstructed_while_the_one_before_is_stored(library):
     library.put(STREAM.stream_id, [snapshot(k) for k in range(4)], 100)
     library.finish(STREAM.stream_id, 4, 16)

@@ -71,4 +71,9 @@ def _answer(status: int, message: str, hint: str, headers: Mapping[str, str] | N
 
 def _told(problem: Mapping[str, Any]) -> str:
     place, *names = problem["loc"]
-    return f"{place} parameter {'.'.join(map(str, names))!r} is {str(problem.get('input'))[:80]!r}: {problem['msg']}"
+    if problem["type"] == "json_invalid":
+        return f"body is no JSON at character {names[0]}: {problem['ctx']['error']}"
+    where = f"{place} parameter {'.'.join(map(str, names))!r}" if names else place
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where} is {str(problem.get('input'))[:80]!r}: {problem['msg']}"

@@ -155,6 +155,6 @@ def _check_decoded(group: Group, frame: int, context: Context) -> None:
 
 def _image(image: Any, format: Format, low: float | None, high: float | None, name: str) -> Response:
     if low is not None and high is not None and high <= low:
-        raise ApiError(422, f"high is {high}, expected more than low, {low}")
+        raise ApiError(422, f"high is {high}, expected more than low, {low}", "Correct the two, or leave both out")
     headers = {"Content-Disposition": f'inline; filename="{name}.{format}"'}
     return Response(encode_image(image, format, low, high), media_type=MEDIA_TYPES[format], headers=headers)

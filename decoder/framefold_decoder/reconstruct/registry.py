@@ -91,9 +91,12 @@ class Registry:
     def check(self, name: str) -> None:
         """Load what reconstructing with `name` will need. Raises `ModelError` when there is no such model or it cannot be used.
 
-        `auto` raises only when ONNX Runtime or the provider cannot be used; a damaged model is listed with its problem.
+        `auto` raises only when ONNX Runtime or the provider cannot be used; a damaged model is logged, and listed with its
+        problem.
         """
         if name == "auto":
+            for left_out, problem in self._problems.items():
+                _log.warning("model %s is left out: %s", left_out, problem)
             for model in self._usable():
                 self._load_or_note(model)
         elif name not in _RESERVED:
