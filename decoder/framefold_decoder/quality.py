@@ -26,7 +26,7 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
     """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed.
 
     `frames` are (B, H, W) in detector counts. About 1 for the true frames; above for others, or when the noise model is
-    wrong; below, they follow its noise: `chi2` takes that out. var(Y) is the noise model's at the sum of the frames, and that
+    wrong; below, they follow its noise: see `chi2`. var(Y) is the noise model's at the sum of the frames, and that
     of the bins that the snapshot was coded in. Frames that were clipped or rounded for
     storage below their noise give the same within some per cent. Memory stays bounded. Raises `InputError` when frames and
     snapshot differ in shape.

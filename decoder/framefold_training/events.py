@@ -68,7 +68,7 @@ def change_contrast(rng: Rng, movie: Image) -> None:
 
 
 def swing_brightness(rng: Rng, movie: Image) -> None:
-    """Brightness rises and falls smoothly, by up to two fifths, of the whole image or unevenly: beam, bending, diffraction."""
+    """Brightness rises and falls smoothly, by some hundredths to tenths, evenly or not: beam, bending, diffraction."""
     frames, size = movie.shape[:2]
     pace = np.exp(rng.uniform(np.log(2), np.log(15)))  # frames; a swing takes some six of them
     waves = ndimage.gaussian_filter1d(rng.standard_normal((2, frames)), pace, axis=1, mode="wrap")

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError, InputError, ModelError
 from framefold_protocol.model import REACH
+from framefold_training.birnat import BirnatSpec
 from framefold_training.checkpoint import write_checkpoint
 from framefold_training.clock import Clock
 from framefold_training.data import Batch
@@ -117,14 +118,17 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
 
     Raises `InputError` with fewer than two audit groups, and `ModelError` when the kept group is fitted no better than before.
     """
+    state = read_start(base)
+    net = recall(state.progress["spec"]["net"])
+    if isinstance(net, BirnatSpec):  # of one B
+        groups = [group for group in groups if group.coding.ratio == net.ratio]
     if len(groups) < 2:
         hint = "Record for longer, or with a smaller --audit"
         raise InputError(f"stream {stream} has {len(groups)} audit groups, expected 2 or more", hint=hint)
     hiding = [group for group in groups if hides(group)]
     thinned = len(hiding) < 2
     *learned, kept = groups if thinned else hiding
-    state = read_start(base)
-    sized = replace(spec, net=recall(state.progress["spec"]["net"]))
+    sized = replace(spec, net=net)
     run, clock = Run(sized, relative_loss if thinned else hidden_loss), Clock()
     run.net.load_state_dict(state.weights)
     run.average.load_state_dict(state.weights)
@@ -140,7 +144,7 @@ def finetune(groups: list[AuditGroup], stream: str, base: Path, out: Path, spec:
         hint = "Keep the net as it was, or record more audit groups"
         raise ModelError(f"fine-tuning on stream {stream} gained nothing: misfit of the kept group {found}", hint=hint)
     described: dict[str, Any] = state.progress["spec"]
-    data = {**described["data"], "ratios": sorted({group.coding.ratio for group in groups})}
+    data = {**described["data"], "ratios": sorted({*described["data"]["ratios"], *(group.coding.ratio for group in groups)})}
     progress = {
         **{key: state.progress[key] for key in ("step", "minutes")},
         "spec": {**described, "data": data},

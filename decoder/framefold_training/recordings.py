@@ -109,10 +109,11 @@ class Recording:
 
     def _coding(self, position: int) -> Coding:
         """The masks of a snapshot, which are those of its own B."""
-        maps, ratio = self._store.get("block_maps"), int(self._frames[position])
+        maps: Any = self._store.get("block_maps")
+        ratio = int(self._frames[position])
         if ratio not in self._families:
             self._families[ratio] = tuple(derive_masks(spec.with_ratio(ratio), self._shape) for spec in self._specs)
-        block_map = None if maps is None else np.asarray(maps[int(self._index[position])])  # type: ignore[index]
+        block_map = None if maps is None else np.asarray(maps[int(self._index[position])])
         return Coding(self._families[ratio], block_map)
 
     def _electrons(self, counts: npt.NDArray[Any], exposures: npt.NDArray[np.uint16] | int) -> Counts:

@@ -110,7 +110,7 @@ def _run(uri: str, settings: EncoderSettings) -> int:
         except FramefoldError:
             progress.close()
             if encoder.summary.complete or encoder.summary.frames:  # the error says why it ended there
-                _print_summary(encoder.summary, settings)
+                _print_summary(encoder.summary, settings, cut_short=True)
             raise
         finally:
             progress.close()
@@ -153,13 +153,13 @@ class _Progress:
         self._shown = False
 
 
-def _print_summary(summary: Summary, settings: EncoderSettings) -> None:
+def _print_summary(summary: Summary, settings: EncoderSettings, *, cut_short: bool = False) -> None:
     print(f"stream      {summary.stream_id}")
     print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio} frames, {summary.gaps} lost")
     print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")
-    print(f"stored      {_stored(summary, settings)}")
+    print(f"stored      {_stored(summary, settings)}{', up to where the stream was cut short' if cut_short else ''}")
     print(json.dumps(vars(summary)))
 
 

@@ -153,8 +153,7 @@ class EncoderSettings(BaseModel):
 
 _EFFECT: Mapping[str, tuple[str, Callable[[EncoderSettings], bool]]] = {
     "step_sigma": ("--coder variance-stabilised", lambda settings: settings.coder != "lossless"),
-    "still_densities": ("--adaptive", lambda settings: settings.adaptive),
-    "still_below": ("--adaptive", lambda settings: settings.adaptive),
+    "density": ("--mask balanced or random", lambda settings: settings.mask in ("balanced", "random")),
     "mask_file": ("--mask file", lambda settings: settings.mask == "file"),
     "journal_limit_mb": ("--journal FOLDER", lambda settings: settings.journal is not None),
 }

@@ -196,10 +196,10 @@ class JournalFolder:
 
     def __enter__(self) -> Self:
         """Take the folder. Raises `StoreError`: `JournalInUse` when another encoder has it."""
-        if self._folder.is_file():
-            hint = "Choose another name with --journal; the folder is made when it is missing"
-            raise StoreError(f"journal {self._folder} is a file, expected a folder", hint=hint)
         with disk_errors(f"opening journal folder {self._folder}"):
+            if self._folder.is_file():
+                hint = "Choose another name with --journal; the folder is made when it is missing"
+                raise StoreError(f"journal {self._folder} is a file, expected a folder", hint=hint)
             make_folder(self._folder)
             self._lock = lock_folder(self._folder)
         if self._lock is None:

@@ -108,6 +108,16 @@ def test_the_last_shorter_group_is_a_good_neighbour(net):
     np.testing.assert_allclose(frames, by_hand(row, NoiseModel()), rtol=2e-5, atol=1e-4)
 
 
+def test_brightness_is_found_from_whole_frames_alone(net, monkeypatch):
+    seen = []
+    monkeypatch.setattr("framefold_decoder.reconstruct.onnx_net.correct", lambda group, frames, noise: seen.append(group))
+    group, before, after = groups((130, 140))
+    net.reconstruct(group, before, after, NoiseModel())
+    part = [one.window(slice(0, 64), slice(64, 128)) for one in (group, *before, *after)]
+    net.reconstruct(part[0], part[1:2], part[2:3], NoiseModel())
+    assert seen == [group]
+
+
 @settings(max_examples=25, deadline=None)
 @given(shape=st.tuples(st.integers(1, 150), st.integers(1, 90)), side=st.sampled_from([4, 16, 37, 64]), mixed=st.booleans())
 def test_tiles_do_not_show(net, folder, card, shape, side, mixed):

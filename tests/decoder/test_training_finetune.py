@@ -76,7 +76,12 @@ def test_groups_of_every_length_are_read_and_learned_from(tmp_path, base):
     assert drawn == {2, 3, 4}
     outcome = finetune(still(groups), "varied", base, tmp_path / "tuned", replace(SPEC, steps=60, rate=3e-3))
     assert outcome.after < outcome.before
-    assert read_checkpoint(tmp_path / "tuned").progress["spec"]["data"]["ratios"] == [2, 3, 4]
+    assert read_checkpoint(tmp_path / "tuned").progress["spec"]["data"]["ratios"] == [
+        2,
+        3,
+        4,
+        6,
+    ]  # the base was trained on 6, too
 
 
 def test_gain_and_offset_come_off(stored):
@@ -135,7 +140,7 @@ def test_a_net_fits_the_kept_group_better_and_its_card_says_so(tmp_path, base, g
     assert outcome.after < outcome.before
     export(tmp_path / "tuned", tmp_path / "mine", scored=False)
     card = ModelCard.read(tmp_path / "mine.json")
-    assert card.ratios == (RATIO,)
+    assert card.ratios == (2, RATIO, 6)  # as the base was trained
     assert card.training["finetuned"]["stream"] == "abc"
     assert card.training["finetuned"]["audit_groups"] == 3
     assert card.training["start"]["name"] == "base"

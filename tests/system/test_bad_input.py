@@ -75,6 +75,7 @@ def test_negative_frames_are_found_where_they_are(tmp_path):
         (("sim:", "--ratio", "many"), ("--ratio", "'many'", "a number of frames from 1 to 256")),
         (("sim:", "--density", "2"), ("--density", "'2'")),
         (("sim:", "--mask", "file"), ("mask is file", "--mask-file")),
+        (("sim:", "--journal", "x" * 300), ("opening journal folder", "too long")),
         (("sim:", "--journal", __file__), (__file__, "is a file", "expected a folder")),
         (("sim:", "--mask", "file", "--mask-file", "/nowhere/m.npy"), ("/nowhere/m.npy", "does not exist")),
         (("sim:", "--to", "tcp://192.0.2.7:5571"), ("192.0.2.7", "only loopback", "ssh")),

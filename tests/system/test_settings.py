@@ -51,7 +51,7 @@ def test_a_wrong_value_is_named_as_the_user_wrote_it(environment, overrides, nam
     ("overrides", "named"),
     [
         ({"step_sigma": "1"}, "--step-sigma is 1, but does nothing without --coder variance-stabilised"),
-        ({"still_below": "2,1"}, "--still-below is 2,1, but does nothing without --adaptive"),
+        ({"mask": "ones", "density": "0.5"}, "--density is 0.5, but does nothing without --mask balanced or random"),
         ({"mask_file": "m.npy"}, "--mask-file is m.npy, but does nothing without --mask file"),
         ({"journal_limit_mb": "5"}, "--journal-limit-mb is 5, but does nothing without --journal FOLDER"),
     ],

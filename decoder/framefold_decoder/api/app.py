@@ -11,12 +11,12 @@ from framefold_decoder.api import frames, service, streams
 from framefold_decoder.api.access import REFUSALS, Authorized
 from framefold_decoder.api.context import Context, Decode
 from framefold_decoder.api.errors import add_error_handlers, error_responses
-from framefold_decoder.api.parameters import OnlyKnown
+from framefold_decoder.api.parameters import UNKNOWN, OnlyKnown
 from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.4.0"
+API_VERSION = "1.5.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"
@@ -51,8 +51,8 @@ def create_app(
     metrics.watch(library, problems)
     app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode, sending)
     for router in (streams.router, frames.router, service.models_router):
-        app.include_router(router, prefix=PREFIX, dependencies=[Authorized, OnlyKnown], responses=REFUSALS)
-    app.include_router(service.metrics_router, dependencies=[Authorized, OnlyKnown], responses=REFUSALS)
-    app.include_router(service.health_router, dependencies=[OnlyKnown])
+        app.include_router(router, prefix=PREFIX, dependencies=[Authorized, OnlyKnown], responses=REFUSALS | UNKNOWN)
+    app.include_router(service.metrics_router, dependencies=[Authorized, OnlyKnown], responses=REFUSALS | UNKNOWN)
+    app.include_router(service.health_router)  # whoever watches may ask as it likes
     add_error_handlers(app)
     return app

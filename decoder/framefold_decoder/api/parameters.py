@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
-from framefold_decoder.api.errors import ApiError
+from framefold_decoder.api.errors import ApiError, error_responses
 
 
 def refuse_unknown(request: Request) -> None:
@@ -18,7 +18,7 @@ def refuse_unknown(request: Request) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
             nearest = f"Did you mean {close[0]!r}? " if close else ""
-            raise ApiError(422, f"unknown query parameter {name!r}", f"{nearest}There are: {', '.join(known) or 'none'}")
+            raise ApiError(422, f"unknown query parameter {name[:80]!r}", f"{nearest}There are: {', '.join(known) or 'none'}")
 
 
 def _names(dependant: Dependant) -> Iterator[str]:
@@ -28,3 +28,4 @@ def _names(dependant: Dependant) -> Iterator[str]:
 
 
 OnlyKnown = Depends(refuse_unknown)
+UNKNOWN = error_responses(s422="A parameter that there is not, or that is out of bounds.")

@@ -104,9 +104,8 @@ class OnnxNet:
             for window, answer in zip(batch, self._run(batch), strict=True):
                 window.accept(answer)
         for one in tasks:
-            if (
-                one.group.whole is None
-            ):  # a part shows less, and chi2, which looks at parts, counts a freedom more a frame as none
+            # A part shows too little of it; chi2 looks at parts, and to it one freedom a frame is nothing.
+            if one.group.whole is None:
                 correct(one.group, one.frames, noise)
         return [one.frames for one in tasks]
 
