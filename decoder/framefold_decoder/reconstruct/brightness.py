@@ -79,11 +79,11 @@ def _missing(group: FoldedGroup, frames: Frames, noise: NoiseModel, blocks: list
         sides.append(part.sum((1, 2), dtype=np.float64))
         scores[:, : part.shape[1], : part.shape[2]] += part
     cells = BLOCK // period
-    samples = scores.reshape(len(frames), cells, period, cells, period).sum((1, 3)).reshape(len(frames), -1)
+    samples = scores.reshape(len(frames), cells, period, cells, period).sum((1, 3))
     centred = np.eye(len(frames)) - 1 / len(frames)
     solve = centred @ np.linalg.pinv(sum(normals), rcond=1e-6, hermitian=True)
-    found = solve @ samples.sum(1)
-    scatter = solve @ (samples @ samples.T) @ solve.T
+    found = solve @ samples.sum((1, 2))
+    scatter = solve @ _products(samples, samples) @ solve.T
     freedom = len(frames) - 1
     size = float(found @ np.linalg.pinv(scatter, rcond=1e-4, hermitian=True) @ found) / freedom
     by_chance = 1 + 1.645 * math.sqrt(2 / freedom)  # more in about one of twenty cases
@@ -114,5 +114,14 @@ def _sums(group: FoldedGroup, frames: Frames, noise: NoiseModel, block: Part) ->
     variance = noise.in_bins(group.step_sigma).variance(expected + offset * exposure, exposure)
     weight = ((exposure > 0) & (exposure < len(frames))) / np.maximum(variance, np.float32(ROUNDING_VARIANCE))
     left = (group.snapshot[block] - offset * exposure - expected).astype(np.float32)
-    flat = signal.reshape(len(frames), -1)
-    return (flat * weight.reshape(-1)) @ flat.T, signal * (weight * left)
+    return _products(signal * weight, signal), signal * (weight * left)
+
+
+def _products(one: Sums, other: Sums) -> Floats:
+    """Of images (B, rows, columns) with others, summed over the pixels: (B, B).
+
+    Row by row: products of that size BLAS makes by itself, without threads of its own that get into the way of ONNX Runtime's.
+    """
+    left, right = (np.ascontiguousarray(images.transpose(1, 0, 2)) for images in (one, other))
+    products: Floats = np.matmul(left, right.transpose(0, 2, 1)).sum(0, dtype=np.float64)
+    return products
