@@ -17,7 +17,7 @@ from pathlib import Path
 
 from framefold_decoder.api.tokens import Scope, add_token
 from framefold_decoder.settings import DecoderSettings, load_decoder_settings
-from framefold_protocol.errors import FramefoldError, SettingsError
+from framefold_protocol.errors import FramefoldError, SettingsError, installing
 from framefold_protocol.keys import KeyPair, write_key_files
 from framefold_protocol.settings import help_of, version_of
 
@@ -60,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:  # only a part of framefold was installed, such as the client
-        hint = "pip install 'framefold[decoder]', or .[decoder] in a checkout"
-        print(f"framefold-decoder: error: {error.name} is not installed. {hint}", file=sys.stderr)
+        print(f"framefold-decoder: error: {error.name} is not installed. Install it: {installing('decoder')}", file=sys.stderr)
         return 2
     except FramefoldError as error:
         print(f"framefold-decoder: error: {error}", file=sys.stderr)

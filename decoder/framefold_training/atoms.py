@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framefold_protocol.errors import FramefoldError
+from framefold_protocol.errors import FramefoldError, installing
 
 Movies = npt.NDArray[np.float16]
 Rng = np.random.Generator
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         import abtem  # noqa: F401
         import ase  # noqa: F401
     except ImportError as error:
-        raise FramefoldError(f"{error.name} is missing", hint="pip install 'framefold[sim]'") from None
+        raise FramefoldError(f"{error.name} is missing", hint=f"Install it: {installing('sim')}") from None
     began, movies = time.monotonic(), list[Movies]()
     with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
         for made in pool.imap(_make, range(given.seed, given.seed + given.trajectories)):

@@ -59,6 +59,9 @@ class GroupEncoder:
         self._settings = settings
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
+        if gain is None:
+            until = "until audit frames tell it" if settings.audit else "if that is wrong, set counts_per_electron or audit"
+            _log.info("the source does not tell its gain: 1 count per electron is assumed; %s", until)
         ratios = range(SHORTEST if settings.wire_ratio else settings.ratio.smallest, settings.ratio.largest + 1)
         self._folders = {ratio: self._folder(ratio) for ratio in ratios}
         largest = self._folders[settings.ratio.largest]

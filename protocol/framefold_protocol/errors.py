@@ -63,3 +63,8 @@ class StoreError(FramefoldError):
 
 class ModelError(FramefoldError):
     """A reconstruction model that is missing, damaged or does not fit."""
+
+
+def installing(extra: str) -> str:
+    """For hints: how to get the libraries of an extra. framefold is installed from its folder; an index may have another's."""
+    return f"pip install '.[{extra}]' in framefold's folder"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from framefold_protocol.errors import InputError
+from framefold_protocol.errors import InputError, installing
 
 
 def read_mask_file(path: Path, ratio: int, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -40,7 +40,7 @@ def _read_mat(path: Path) -> npt.NDArray[np.generic]:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
     except ImportError as error:
-        raise InputError(f"mask file {path} needs scipy to be read", hint="pip install 'framefold[io]'") from error
+        raise InputError(f"mask file {path} needs scipy to be read", hint=f"Install it: {installing('io')}") from error
     try:
         return np.asarray(loadmat(path)["mask"]).transpose(2, 0, 1)
     except (MatReadError, KeyError, ValueError, NotImplementedError, OSError) as error:

@@ -226,6 +226,22 @@ def test_the_gain_is_the_sources_or_else_the_users(known, told, expected):
     assert describe(info, coding, told).counts_per_electron == expected
 
 
+@pytest.mark.parametrize(
+    ("told", "audit", "said"),
+    [
+        (None, 0, "1 count per electron is assumed; if that is wrong, set counts_per_electron or audit"),
+        (None, 9, "1 count per electron is assumed; until audit frames tell it"),
+        (2.0, 0, ""),
+    ],
+)
+def test_a_gain_that_is_assumed_is_said(told, audit, said, caplog):
+    settings = EncoderSettings(to="tcp://localhost:1", counts_per_electron=told, audit=audit)
+    with caplog.at_level("INFO"):
+        Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 5), settings)
+    assert said in caplog.text
+    assert ("assumed" in caplog.text) == bool(said)
+
+
 def test_a_source_that_fails_ends_the_run_with_its_error_after_what_was_read_is_stored():
     frames = np.ones((5, 8, 8), np.uint8)
     with decoder() as (endpoint, stored):

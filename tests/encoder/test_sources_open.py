@@ -144,7 +144,7 @@ def test_a_missing_library_is_named_with_its_remedy(
     extra = "zarr" if library == "zarr" else "io"
     assert refusal("file:run") == (
         f"run: reading it needs the Python package '{library}', which is not installed. "
-        f"Install it: pip install 'framefold[{extra}]'"
+        f"Install it: pip install '.[{extra}]' in framefold's folder"
     )
 
 

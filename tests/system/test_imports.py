@@ -31,4 +31,4 @@ def test_a_decoder_without_its_libraries_says_how_to_get_them(tmp_path, command,
     code = f"import sys; sys.modules[{library!r}] = None; from framefold_decoder.cli import main; sys.exit(main([{command!r}]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert f"{library} is not installed. pip install 'framefold[decoder]'" in done.stderr
+    assert f"{library} is not installed. Install it: pip install '.[decoder]' in framefold's folder" in done.stderr

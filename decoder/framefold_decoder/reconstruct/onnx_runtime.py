@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from framefold_decoder.reconstruct.half import in_half_precision
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import ModelError, installing
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 Precision = Literal["single", "half"]
@@ -64,7 +64,7 @@ def open_session(path: Path, provider: Provider, threads: int, precision: Precis
     if got != wanted[0]:
         reason = f"ONNX Runtime {runtime.__version__} computes on {got}, because {_obstacle(runtime, wanted[0])}"
         if provider != "auto":
-            hint = "Check the driver with nvidia-smi and the libraries with pip install 'framefold[gpu]', or ask for cpu"
+            hint = f"Check the driver with nvidia-smi, get the libraries with {installing('gpu')}, or ask for cpu"
             raise ProviderError(f"provider {provider} was asked for, but {reason}", hint=hint)
         _log.warning("%s", reason)
     return session
@@ -75,7 +75,7 @@ def check_installation() -> None:
     installed = [name for name in _DISTRIBUTIONS if _is_installed(name)]
     if len(installed) > 1:
         # They share one folder: the CPU one wins without a word, and removing either breaks the other.
-        hint = f"pip uninstall {' '.join(installed)}, then install framefold[decoder] or framefold[gpu], never both"
+        hint = f"pip uninstall {' '.join(installed)}, then {installing('decoder')} or '.[gpu]', never both"
         raise ProviderError(f"{' and '.join(installed)} are both installed, expected one of them", hint=hint)
 
 
@@ -85,7 +85,7 @@ def import_runtime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        hint = "pip install 'framefold[decoder]', or 'framefold[gpu]' where there is an NVIDIA GPU"
+        hint = f"{installing('decoder')}, or '.[gpu]' where there is an NVIDIA GPU"
         raise ProviderError(f"ONNX Runtime cannot be imported: {_line(error)}", hint=hint) from error
 
 
@@ -99,7 +99,7 @@ def _providers(runtime: Any, provider: Provider) -> list[str]:
         raise ProviderError(
             f"provider {provider} was asked for, but this build of ONNX Runtime {runtime.__version__} has only "
             f"{', '.join(available)}",
-            hint="pip uninstall onnxruntime, then pip install 'framefold[gpu]', or ask for cpu",
+            hint=f"pip uninstall onnxruntime, then {installing('gpu')}, or ask for cpu",
         )
     return [name for name in wanted if name in available]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from framefold_protocol.errors import InputError
+from framefold_protocol.errors import InputError, installing
 
 COPY_AGAIN = "Copy it again from where it was recorded"
 """What to do about a file that was cut off or damaged."""
@@ -23,7 +23,7 @@ def needs(library: str, path: Path) -> Iterator[None]:
     except ImportError as error:
         raise InputError(
             f"{path}: reading it needs the Python package {library!r}, which is not installed",
-            hint=f"Install it: pip install 'framefold[{'zarr' if library == 'zarr' else 'io'}]'",
+            hint=f"Install it: {installing('zarr' if library == 'zarr' else 'io')}",
         ) from error
 
 

@@ -17,7 +17,7 @@ from framefold_encoder.sources.chunked import ChunkedFrames
 from framefold_encoder.sources.counts import stack_shape, stored_dtype
 from framefold_encoder.sources.failures import damage, needs
 from framefold_encoder.sources.stack import FileSource
-from framefold_protocol.errors import InputError
+from framefold_protocol.errors import InputError, installing
 
 _ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 
@@ -55,7 +55,7 @@ class _Fetch:
     def __call__(self, start: int, out: npt.NDArray[np.integer[Any]]) -> None:
         stop = start + len(out)
         frames = f"frames {start} to {stop - 1}" if len(out) > 1 else f"frame {start}"
-        hint = "If a filter is missing: pip install 'framefold[io]'; if the file is damaged, copy it again"
+        hint = f"If a filter is missing: {installing('io')}; if the file is damaged, copy it again"
         with damage(Path(self._where), f"{frames} cannot be read", _ERRORS, hint):
             if len(self._dataset.shape) == 2:
                 self._dataset.read_direct(out[0])
