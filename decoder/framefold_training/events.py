@@ -7,9 +7,9 @@ Each function draws into a clean movie (T, H, W) in place, seeded. Called by `si
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
 
+from framefold_protocol.compiled import compiled
 from framefold_training.textures import Floats, Image, Rng, smooth_noise, splat
 
 
@@ -79,7 +79,7 @@ def swing_brightness(rng: Rng, movie: Image) -> None:
         image *= np.maximum(1 + a * first + b * second, np.float32(0.1))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _darken(movie: Image, phase: Image, sweep: Floats, depth: np.float32, sharpness: np.float32) -> None:
     for t in range(movie.shape[0]):
         for y in range(movie.shape[1]):
@@ -88,7 +88,7 @@ def _darken(movie: Image, phase: Image, sweep: Floats, depth: np.float32, sharpn
                 movie[t, y, x] *= np.float32(1) - depth * np.exp(-s * s * sharpness)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _add_discs(movie: Image, row: Floats, column: Floats, radius: Floats, height: Floats, edge: np.float32) -> None:
     """Discs at (T, N) rows and columns, of (N,) radius and height, whose edges are `edge` pixels soft."""
     for t in range(movie.shape[0]):

@@ -8,9 +8,9 @@ here. The shipped virtual microscope and multislice images (`atoms`) are other s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
 
+from framefold_protocol.compiled import compiled
 from framefold_training import events
 from framefold_training.textures import Floats, Image, Rng, smooth_noise, texture
 
@@ -92,7 +92,7 @@ def _normalised(out: Image, contrast: float) -> Image:
     return np.clip(out, np.float32(LOWEST), np.float32(HIGHEST), out=out)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _warp(scene: Image, path: Floats, turn: Floats, phase: Floats, bend: Image, out: Image) -> None:
     """Sample the scene bilinearly at margin + rotated (y, x) + path[t] + phase[t] * bend, clamped to its edge."""
     rows, columns = np.float32(scene.shape[0] - 1.001), np.float32(scene.shape[1] - 1.001)

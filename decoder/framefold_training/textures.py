@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy import ndimage
+
+from framefold_protocol.compiled import compiled
 
 Image = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -158,7 +159,7 @@ _OBJECTS: tuple[tuple[Callable[[Rng, Image], None], float, int], ...] = (
 """What is added, in which share of the scenes, and how many at most."""
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def splat(image: Image, row: Floats, column: Floats, height: Floats, sigma: float) -> None:
     """Add a Gaussian of this height at every (row, column)."""
     reach = int(np.ceil(3.2 * sigma))

@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FramefoldError, MemoryError) as error:
         print(f"framefold-encoder: error: {error}", file=sys.stderr)
         return 2
+    except Exception:  # Python would end with 1, which says that all but a camera's lost frames is stored
+        logging.getLogger(__name__).exception("error: this should not happen; please report it with these lines")
+        return 2
 
 
 def _log_to_stderr() -> None:
@@ -156,7 +159,8 @@ class _Progress:
 def _print_summary(summary: Summary, settings: EncoderSettings, *, cut_short: bool = False) -> None:
     print(f"stream      {summary.stream_id}")
     print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio} frames, {summary.gaps} lost")
-    print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: ratio {summary.wire_ratio:.2f}")
+    ratio = f"ratio {summary.wire_ratio:.2f}" if summary.wire_ratio else "not all of them"
+    print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: {ratio}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")
     print(f"stored      {_stored(summary, settings)}{', up to where the stream was cut short' if cut_short else ''}")
@@ -166,7 +170,9 @@ def _print_summary(summary: Summary, settings: EncoderSettings, *, cut_short: bo
 def _stored(summary: Summary, settings: EncoderSettings) -> str:
     if summary.complete:
         return f"every frame but the {summary.gaps} lost ones, which are on record" if summary.gaps else "every frame"
-    kept = f"the rest is in {settings.journal}, for the next run" if settings.journal else "the rest is gone with this process"
+    kept = "the rest is gone with this process"
+    if settings.journal and (settings.journal / summary.stream_id).exists():
+        kept = f"the rest is in {settings.journal}, for the next run"
     return f"NOT every frame: the decoder had not confirmed all of them; {kept}"
 
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from framefold_encoder.motion import FREE_ORDER
+from framefold_protocol.compiled import compiled
 
 FEWEST = 4
 """Frames of a group in which a jump can be told from motion."""
@@ -72,7 +72,7 @@ def cut(frames: Counts) -> int:
     return int(t[best]) if np.median(sharp[agreeing]) > SHARP * np.median(jump[agreeing, best]) else 0
 
 
-@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
+@compiled(fastmath=FREE_ORDER)
 def _measure(rows: Counts, between: Sums, steps: Sums, squares: Sums) -> None:
     """Of the pixels of each piece of `rows` (B, h, W): in between[:, t] (B times the first t frames - t times all)^2, in
     steps[:, t] the squared difference of frames t - 1 and t, and in `squares` the squared deviations from the mean."""

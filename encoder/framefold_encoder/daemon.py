@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 import uuid
@@ -43,7 +44,7 @@ def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None
     """The stream's metadata, with a fresh stream id. `counts_per_electron` is for sources that do not know their gain."""
     return StreamMetadata(
         stream_id=uuid.uuid4().hex,
-        name=info.name,
+        name=_printable(info.name),
         shape=info.shape,
         dtype=info.dtype.name,
         families=tuple(masks.spec for masks in coding.families),
@@ -55,6 +56,11 @@ def describe(info: SourceInfo, coding: Coding, counts_per_electron: float | None
         counts_per_electron=info.counts_per_electron or counts_per_electron,
         audit=audit,
     )
+
+
+def _printable(name: str) -> str:
+    """A file's name as text: what is no UTF-8 in it, as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 class Encoder:
@@ -86,6 +92,8 @@ class Encoder:
         After `stop` the frames read so far are still sent, and the waits are bounded by `linger_s` each. Raises
         `FramefoldError` when the decoder refuses the stream, and when the source cannot be read, after all before is stored.
         """
+        if stop.is_set():  # interrupted while all was compiled: nothing has begun
+            return self.summary
         if self._settings.journal is None:
             self._stream_through(MemoryJournal(self._settings.memory_mb * 1_000_000), stop, progress).check()
             return self.summary
@@ -105,7 +113,7 @@ class Encoder:
         described = {f.name: str(getattr(stream, f.name)) for f in fields(stream) if f.name not in _FRESH}
         names = ("ratio", "wire_ratio", "coder", "step_sigma", "still_below")
         chosen = {name: str(getattr(settings, name)) for name in names}
-        return {"source": self._uri, "version": self._source.info.version} | chosen | described
+        return {"source": _printable(self._uri), "version": self._source.info.version} | chosen | described
 
     def _stream_durably(self, folder: JournalFolder, stop: threading.Event, progress: Callable[[Summary], None]) -> None:
         """Go on with the stream an earlier run left, or begin one; a live source's old streams are sent beside it."""
@@ -164,7 +172,10 @@ class Encoder:
             ring = FrameRing(self._source, largest, stop, count, self._groups.frames, uplink.check)
             self.summary.complete = self._stream_all(ring, uplink, stop, progress)
             self._update(uplink)
-        self._judge_wire_ratio()
+        if self.summary.complete:
+            self._judge_wire_ratio()
+        else:
+            self.summary.wire_ratio = 0.0
         unsent = ring.position - self._groups.frames
         if unsent and self._source.info.live:
             _log.warning("the last %d frames or more found no room to be kept or sent, and are on no record", unsent)

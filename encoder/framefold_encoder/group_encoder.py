@@ -59,6 +59,8 @@ class GroupEncoder:
         self._settings = settings
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
+        if info.counts_per_electron and settings.counts_per_electron not in (None, info.counts_per_electron):
+            _log.warning("the source tells its gain, %g; counts_per_electron is not used", info.counts_per_electron)
         if gain is None:
             until = "until audit frames tell it" if settings.audit else "if that is wrong, set counts_per_electron or audit"
             _log.info("the source does not tell its gain: 1 count per electron is assumed; %s", until)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from framefold_protocol.compiled import compiled
 
 WORD = 64
 """Pixels of a mask word, and the width of a block of the block map."""
@@ -116,7 +118,7 @@ def _prefetch(builder: ir.IRBuilder, pointer: ir.Value, distance: ir.Value) -> N
     builder.call(prefetch, [line, *(ir.Constant(word, value) for value in (0, 3, 1))])  # for reading, kept, data
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def fold_rows(
     frames: Frames,
     first: int,
@@ -145,8 +147,19 @@ def fold_rows(
             done += count
 
 
-@njit(nogil=True, cache=True)
-def _add(frames, index, count, first, words, block_map, masks, sums, top, bottom):  # type: ignore[no-untyped-def]
+@compiled()
+def _add(
+    frames: Frames,
+    index: int,
+    count: int,
+    first: int,
+    words: npt.NDArray[np.uint64],
+    block_map: npt.NDArray[np.uint8],
+    masks: Frames,
+    sums: Frames,
+    top: int,
+    bottom: int,
+) -> None:
     """Rows of `count` frames from `index` on, at most VISIT; `masks` (VISIT, families, q * 64) is written over for each row.
 
     The words of a row's masks lie side by side: from places far apart they came so late that memory waited for them.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from framefold_encoder.bands import in_bands
 from framefold_encoder.exposure import SMALLEST_RATIO, Motion
 from framefold_encoder.kernels import VISIT, WORD, masked_add
 from framefold_protocol.coding import BLOCK, block_map_shape
+from framefold_protocol.compiled import compiled
 
 PARTS = SMALLEST_RATIO
 """Of a group: halves would not see what swings back within it."""
@@ -42,7 +42,7 @@ def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -
     return found
 
 
-@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
+@compiled(fastmath=FREE_ORDER)
 def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
     """Rows `start` to `stop` - 1 of blocks; `ones` is a mask that lets all through; sums are of the type of `kind`."""
     ratio, height, _ = frames.shape
@@ -62,8 +62,8 @@ def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Moti
             found[row, column] = excess * ratio / each  # a part has so many times the noise of the average
 
 
-@njit(nogil=True, cache=True)
-def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
+@compiled()
+def _add_parts(frames: Counts, each: int, y: int, ones: Counts, sums: Counts) -> None:
     """sums (PARTS, columns, 64): of row y, `each` frames to a part. Prefetches the row that is looked at next."""
     _, height, width = frames.shape
     pixels, totals = frames.reshape(-1), sums.reshape(-1)
@@ -82,7 +82,7 @@ def _add_parts(frames, each, y, ones, sums):  # type: ignore[no-untyped-def]
             t += count
 
 
-@njit(nogil=True, cache=True, fastmath=FREE_ORDER)
+@compiled(fastmath=FREE_ORDER)
 def _spread(sums: Counts, squares: Motion, totals: Motion) -> None:
     """Add each block's squared deviations of the sums (4, columns, 64) of a row from their mean, and the sums themselves."""
     for column in range(sums.shape[1]):

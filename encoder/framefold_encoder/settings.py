@@ -151,10 +151,19 @@ class EncoderSettings(BaseModel):
         return None
 
 
+def _is_drawn(settings: EncoderSettings) -> bool:
+    """Whether any of the masks are drawn by chance."""
+    return settings.mask not in ("ones", "file") or settings.adaptive
+
+
 _EFFECT: Mapping[str, tuple[str, Callable[[EncoderSettings], bool]]] = {
     "step_sigma": ("--coder variance-stabilised", lambda settings: settings.coder != "lossless"),
     "density": ("--mask balanced or random", lambda settings: settings.mask in ("balanced", "random")),
     "mask_file": ("--mask file", lambda settings: settings.mask == "file"),
+    "period": ("--mask balanced, random or one-hot", _is_drawn),
+    "seed": ("--mask balanced, random or one-hot", _is_drawn),
+    "coder": ("a --ratio above 1", lambda settings: settings.ratio.largest > 1 or settings.coder == "lossless"),
+    "audit": ("a --ratio above 1", lambda settings: settings.ratio.largest > 1 or not settings.audit),
     "journal_limit_mb": ("--journal FOLDER", lambda settings: settings.journal is not None),
 }
 """Keys that do nothing without another setting. A file may hold all keys; who types one expects something of it."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -99,6 +99,8 @@ class StreamJournal:
         """Of everything appended."""
         self.bytes_wire = tally.bytes_wire
         """To be kept in the tally; whoever sends sets it."""
+        self.beside: Sequence[StreamJournal] = ()
+        """Of other streams on the same disk, whose messages count against this journal's bound."""
         self._synced = disk.end
 
     @classmethod
@@ -130,12 +132,12 @@ class StreamJournal:
     @property
     def fill(self) -> float:
         """Share of its bound that is in use."""
-        return self._disk.fill
+        return self._disk.fill + sum(other.fill for other in self.beside)
 
     @property
     def full(self) -> bool:
         """Whether its bound on the disk, or that of what is not there yet, is reached."""
-        return self._disk.full
+        return self._disk.full or self.fill >= 1
 
     def append(self, parts: Parts) -> int:
         """Keep one message; returns its position."""
@@ -187,7 +189,7 @@ class JournalFolder:
     """The folder named with `--journal`, of one encoder. A context manager: leaving it closes what is open."""
 
     def __init__(self, folder: Path, recipe: Recipe, limit_bytes: int, buffer_bytes: int) -> None:
-        """`limit_bytes` bounds a stream's messages on the disk, `buffer_bytes` those that are not there yet."""
+        """`limit_bytes` bounds the messages on the disk, `buffer_bytes` those of a stream that are not there yet."""
         self._folder = folder
         self._recipe = recipe
         self._limits = limit_bytes, buffer_bytes
@@ -240,8 +242,10 @@ class JournalFolder:
         return found
 
     def create(self, stream: StreamMetadata) -> StreamJournal:
-        """A new stream's journal. Raises `StoreError`."""
-        return self._opened(StreamJournal.create(self._folder, stream, self._recipe, *self._limits))
+        """A new stream's journal, which has the room that those left leave. Raises `StoreError`."""
+        journal = StreamJournal.create(self._folder, stream, self._recipe, *self._limits)
+        journal.beside = tuple(self._open)
+        return self._opened(journal)
 
     def note_stored(self, summary: Mapping[str, Any], to: str) -> None:
         """From now on this source is stored there: it will not be streamed there again. Raises `StoreError`."""

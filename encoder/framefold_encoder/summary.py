@@ -19,7 +19,7 @@ class Summary:
     bytes_wire: int = 0
     """Bytes sent, all headers down to ZMTP in."""
     wire_ratio: float = 0.0
-    """bytes_in / bytes_wire."""
+    """bytes_in / bytes_wire; 0 where not all was sent, which would make it too large."""
     gaps: int = 0
     """Frames of a live source that were lost before they could be folded, each of them on record in the stream."""
     ratios: Counter[int] = field(default_factory=Counter)

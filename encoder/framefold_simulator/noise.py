@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from framefold_protocol.compiled import compiled
+
 GUIDE_BITS = 8
 """Guide entries per level are 2**GUIDE_BITS: 1024 levels of 256 uint16 stay within a core's L2 cache."""
 
@@ -57,7 +59,7 @@ def _smallest_count(mean: float) -> int:
     return max(0, math.floor(mean - math.sqrt(-2.0 * math.log(_TAIL) * mean)))
 
 
-@numba.njit(cache=True)
+@compiled()
 def _fill_table(
     mean: npt.NDArray[np.float64],
     low: npt.NDArray[np.uint32],
@@ -105,7 +107,7 @@ def _count(
     return k + np.uint64(low[level])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def poisson_into(
     levels: npt.NDArray[np.uint16],
     first: int,

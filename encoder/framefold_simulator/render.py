@@ -7,10 +7,10 @@ applied to the support once. No noise and no motion here.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from framefold_protocol.compiled import compiled
 from framefold_simulator.scene import Scene
 
 MTF_SIGMA = 0.6
@@ -62,7 +62,7 @@ def mean_intensity(scene: Scene, frame: int) -> float:
     return 1.0 + float(total) / (scene.shape[0] * scene.shape[1])
 
 
-@numba.njit(cache=True)
+@compiled()
 def _shift_periodic(texture: Image, x: float, y: float, out: Image) -> None:
     """Move a periodic texture by (x, y) pixels, bilinear between them."""
     height, width = texture.shape
@@ -82,7 +82,7 @@ def _shift_periodic(texture: Image, x: float, y: float, out: Image) -> None:
             left = right
 
 
-@numba.njit(cache=True)
+@compiled()
 def _add_gaussians(
     x: npt.NDArray[np.float64],
     y: npt.NDArray[np.float64],

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from framefold_protocol.compiled import compiled
 from framefold_protocol.narrow import either, shifted_down
 
 BLOCK = 32
@@ -28,14 +28,14 @@ Counts = npt.NDArray[np.unsignedinteger]
 Bytes = npt.NDArray[np.uint8]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def look_up(table: Counts, values: Counts, found: Counts) -> None:
     """The table's entry for each of the flat values; none is beyond its end."""
     for i in range(values.size):
         found[i] = table[values[i]]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def differences(values: Counts, found: npt.NDArray[np.float64]) -> None:
     """Mean absolute difference of neighbours in stretches of 32 pixels of some rows: (rows, W // 32)."""
     apart = values.shape[0] // found.shape[0]
@@ -48,7 +48,7 @@ def differences(values: Counts, found: npt.NDArray[np.float64]) -> None:
             found[row, block] = total / (BLOCK - 1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def split(
     values: Counts, shift: int, means: Counts, low: Bytes, high: Bytes, rest: Bytes, bits: Bytes, columns: Counts
 ) -> bool:
@@ -78,7 +78,7 @@ def split(
     return bool(above >> kind(8) == 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def join(means: Counts, low: Bytes, high: Bytes, rest: Bytes, bits: Bytes, shift: int, values: Counts) -> None:
     """Inverse of `split`."""
     width = values.shape[1]
@@ -100,7 +100,7 @@ def join(means: Counts, low: Bytes, high: Bytes, rest: Bytes, bits: Bytes, shift
             _unpack(bits, shift, first, values.size, rows.reshape(rows.size))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _means(rows: Counts, shift: int, columns: Counts, means: Counts) -> None:
     """Of each block in a row of them, from every fourth row of pixels, without their lowest bits."""
     columns[:] = 0
@@ -117,14 +117,14 @@ def _means(rows: Counts, shift: int, columns: Counts, means: Counts) -> None:
         means[block] = total // (taken * part.size)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _spread(means: Counts, offsets: Counts) -> None:
     """A row of pixels: what is to be added to their residuals."""
     for block in range(means.size):
         offsets[block * BLOCK : (block + 1) * BLOCK] = means[block] - CENTRE
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _residuals(line: Counts, shift: int, offsets: Counts, found: Bytes, lowest: Bytes) -> np.unsignedinteger:
     """The lowest byte of each residual, and the byte of the value that it begins in; returns the bits that any of the shifted
     values has."""
@@ -138,7 +138,7 @@ def _residuals(line: Counts, shift: int, offsets: Counts, found: Bytes, lowest: 
     return shifted
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _higher_byte(line: Counts, shift: int, offsets: Counts, at: int, found: Bytes) -> None:
     """Another byte of each residual, its bits from `at` on."""
     kind = line.dtype.type
@@ -147,7 +147,7 @@ def _higher_byte(line: Counts, shift: int, offsets: Counts, at: int, found: Byte
         found[x] = np.uint8(shifted_down(kind(shifted_down(line[x], step) - offsets[x]), start))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _restore(residuals: Bytes, rest: Bytes, shift: int, offsets: Counts, line: Counts) -> None:
     """Values less their lowest bits."""
     kind = line.dtype.type
@@ -158,7 +158,7 @@ def _restore(residuals: Bytes, rest: Bytes, shift: int, offsets: Counts, line: C
         line[x] = kind(value + offsets[x]) << kind(shift)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _restore_bytes(residuals: Bytes, shift: int, offsets: Counts, line: Counts) -> None:
     """Values less their lowest bits, of one byte above them."""
     kind = line.dtype.type
@@ -166,7 +166,7 @@ def _restore_bytes(residuals: Bytes, shift: int, offsets: Counts, line: Counts) 
         line[x] = kind(np.uint8(residuals[x] + offsets[x])) << kind(shift)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _pack_nibbles(residuals: Bytes, low: Bytes, high: Bytes) -> None:
     for i in range(residuals.size // 2):
         one, two = residuals[2 * i], residuals[2 * i + 1]
@@ -174,7 +174,7 @@ def _pack_nibbles(residuals: Bytes, low: Bytes, high: Bytes) -> None:
         high[i] = (one >> 4) | (two & 240)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _unpack_nibbles(low: Bytes, high: Bytes, residuals: Bytes) -> None:
     for i in range(residuals.size // 2):
         residuals[2 * i] = (low[i] & 15) | (high[i] << 4)
@@ -187,7 +187,7 @@ def _packer(width: int, lanes: type[np.unsignedinteger]) -> tuple[Callable[..., 
     each, mask = 8 // width, 2**width - 1
     chosen, step, halvings = lanes(sum(mask << (8 * j) for j in range(each))), 8 - width, FIELDS.index(width) + 1
 
-    @njit(nogil=True, cache=True)
+    @compiled()
     def pack(lowest: Bytes, below: int, found: Bytes) -> None:
         groups, start = lowest.view(lanes), lanes(below)
         for i in range(found.size):
@@ -196,7 +196,7 @@ def _packer(width: int, lanes: type[np.unsignedinteger]) -> tuple[Callable[..., 
                 packed = either(packed, shifted_down(packed, lanes(step << k)))
             found[i] = np.uint8(packed)
 
-    @njit(nogil=True, cache=True)
+    @compiled()
     def unpack(packed: Bytes, below: int, values: Counts) -> None:
         kind = values.dtype.type
         whole = values.size // each
@@ -214,7 +214,7 @@ _pack_2, _unpack_2 = _packer(2, np.uint32)
 _pack_1, _unpack_1 = _packer(1, np.uint64)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _pack(values: Counts, lowest: Bytes, shift: int, first: int, size: int, bits: Bytes) -> None:
     """The lowest `shift` bits of flat values, which are from pixel `first` on of `size` pixels; see `planes.Layout`.
 
@@ -236,7 +236,7 @@ def _pack(values: Counts, lowest: Bytes, shift: int, first: int, size: int, bits
         _pack_1(lowest, below, bits[at + first // 8 : at + (end + 7) // 8])
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _unpack(bits: Bytes, shift: int, first: int, size: int, values: Counts) -> None:
     """Inverse of `_pack`, into values whose lowest bits are 0."""
     kind = values.dtype.type

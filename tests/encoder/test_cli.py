@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from framefold_encoder.cli import _stop_on_signals
+from framefold_encoder.cli import _stop_on_signals, main
 
 
 class Busy(io.StringIO):
@@ -34,3 +34,14 @@ def test_an_interrupt_while_something_is_printed_ends_the_stream_and_the_next_th
     assert stop.is_set()
     assert signal.getsignal(number) is signal.SIG_DFL
     assert capfd.readouterr().err == "framefold-encoder: sending what was read; interrupt again to end at once\n"
+
+
+def test_an_error_that_nobody_foresaw_ends_with_another_status_than_lost_frames(monkeypatch, caplog):
+    """1, Python's own, says that all but a camera's lost frames is stored."""
+
+    def fail(settings, *rest):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("framefold_encoder.cli._run", fail)
+    assert main(["run", "sim:"]) == 2
+    assert "report it" in caplog.text

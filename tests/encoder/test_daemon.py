@@ -1,5 +1,6 @@
 """The encoder as a whole against a decoder's bare session: what it sends, what it keeps in memory, how it ends."""
 
+import os
 import threading
 import tracemalloc
 from contextlib import contextmanager
@@ -240,6 +241,35 @@ def test_a_gain_that_is_assumed_is_said(told, audit, said, caplog):
         Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 5), settings)
     assert said in caplog.text
     assert ("assumed" in caplog.text) == bool(said)
+
+
+def test_a_name_that_is_no_text_is_told_with_escapes():
+    source = Repeated(np.ones((5, 8, 8), np.uint8), 5)
+    info = replace(source.info, name=os.fsdecode(b"probe_5\xb5m.npy"))
+    coding = Coding((derive_masks(MaskSpec(), info.shape),))
+    assert describe(info, coding, None).name == "probe_5\\xb5m.npy"
+
+
+def test_an_interrupt_before_the_first_frame_begins_no_stream():
+    stop = threading.Event()
+    stop.set()
+    with decoder(refusal=RemoteProtocolError("asked", code="asked")) as (endpoint, _):
+        encoder = Encoder(Repeated(np.ones((5, 8, 8), np.uint8), 5), EncoderSettings(to=endpoint))
+        assert not encoder.run(stop).complete
+
+
+def test_a_run_cut_short_tells_no_wire_ratio(caplog):
+    """What was folded but not sent would make it too large."""
+    silent, stop = threading.Event(), threading.Event()
+    silent.set()
+    with decoder(silent=silent) as (endpoint, _):
+        settings = EncoderSettings(to=endpoint, wire_ratio=12, memory_mb=1, linger_s=0)
+        frames = np.random.default_rng(0).poisson(20, (5, 256, 256)).astype(np.uint8)
+        threading.Timer(2, stop.set).start()
+        summary = Encoder(Repeated(frames, 4000), settings).run(stop)
+    assert (summary.complete, summary.wire_ratio) == (False, 0)
+    assert summary.frames > 0
+    assert "wire ratio" not in caplog.text
 
 
 def test_a_source_that_fails_ends_the_run_with_its_error_after_what_was_read_is_stored():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_sources_contract import FORMATS, Frames, read_all
+from test_sources_contract import FORMATS, Frames, read_all, recording
 
 from framefold_encoder.sources import open_source
 from framefold_encoder.sources.failures import COPY_AGAIN, damage
@@ -114,3 +116,28 @@ def test_a_store_without_its_metadata_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run\.zarr: is a folder, and not a Zarr store"):
         open_source(f"file:{tmp_path}/run.zarr")
     shutil.rmtree(tmp_path / "run.zarr")
+
+
+class Failing(io.FileIO):
+    """A file on a disk that fails behind a byte."""
+
+    end = 128 + 5 * 37 * 53 * 2
+
+    def readinto(self, buffer):
+        """As a file's, up to there."""
+        if self.tell() >= self.end:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(memoryview(buffer).cast("B")[: self.end - self.tell()])
+
+
+def test_a_disk_that_fails_is_told_after_the_frames_before_it(tmp_path, monkeypatch):
+    path = tmp_path / "run.npy"
+    np.save(path, recording())
+    with open_source(f"file:{path}") as source:
+        source._frames._file.close()
+        monkeypatch.setattr(source._frames, "_file", Failing(path))
+        out = np.empty((11, 37, 53), np.uint16)
+        assert source.read_into(out) == 5
+        np.testing.assert_array_equal(out[:5], recording()[:5])
+        with pytest.raises(InputError, match=r"run.npy: frame 5 cannot be read: \[Errno 5\] Input/output error"):
+            source.read_into(out)

@@ -179,3 +179,23 @@ def test_a_file_still_being_written(path: Path) -> None:
         message = refusal(f"file:{path}")
     assert message.startswith(f"{path}: another program is writing to it: ")
     assert message.endswith(". Wait until the recording is closed")
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_frames_in_another_file_that_was_written_anew_are_another_version(path: Path, virtual: bool) -> None:
+    other, versions = path.with_name("data_000001.h5"), []
+    for seed in (1, 2):
+        with h5py.File(other, "w") as file:
+            file["data"] = recording(seed=seed)
+        if seed == 1:
+            with h5py.File(path, "w") as file:
+                layout = h5py.VirtualLayout((11, 37, 53), np.uint16)
+                layout[:] = h5py.VirtualSource(other.name, "data", (11, 37, 53))
+                if virtual:
+                    file.create_virtual_dataset("data", layout)
+                else:
+                    file["data"] = h5py.ExternalLink(other.name, "/data")
+        with open_source(f"file:{path}#data") as source:
+            versions.append(source.info.version)
+            np.testing.assert_array_equal(read_all(source), recording(seed=seed))
+    assert versions[0] != versions[1]

@@ -98,3 +98,15 @@ def test_a_damaged_chunk_names_its_frame(path: Path) -> None:
             assert source.read_into(out) == 1
         with pytest.raises(InputError, match=r"run\.zarr: frame 4 cannot be read: "):
             source.read_into(out)
+
+
+def test_frames_that_were_written_anew_are_another_version(path: Path) -> None:
+    """The folder itself does not change where chunks are replaced."""
+    write_zarr(path, recording(seed=1))
+    versions = []
+    for seed in (1, 2):
+        zarr.open(path, mode="r+")[:] = recording(seed=seed)
+        with open_source(f"file:{path}") as source:
+            versions.append(source.info.version)
+    with open_source(f"file:{path}") as source:
+        assert versions[0] != versions[1] == source.info.version

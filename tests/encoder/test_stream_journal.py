@@ -14,12 +14,13 @@ from test_daemon import RATIO, Camera, Repeated
 
 from framefold_encoder.daemon import Encoder
 from framefold_encoder.settings import EncoderSettings
-from framefold_encoder.stream_journal import Tally
+from framefold_encoder.stream_journal import JournalFolder, Tally
 from framefold_encoder.uplink import StreamClosed
 from framefold_protocol import wire
 from framefold_protocol.disk_journal import DiskJournal, JournalInUse
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
-from framefold_protocol.messages import Gap, RawFrames, Snapshot
+from framefold_protocol.masks import MaskSpec
+from framefold_protocol.messages import Gap, RawFrames, Snapshot, StreamMetadata
 from framefold_protocol.session import DecoderSession, Duplicate, Ended, Opened, Received
 
 FRAMES = np.random.default_rng(0).poisson(20, (RATIO, 40, 70)).astype(np.uint8)
@@ -377,3 +378,23 @@ def test_tallies_come_back_and_damaged_ones_count_nothing():
     assert Tally.unpack(packed + b"older and longer") == tally
     assert Tally.unpack(packed.replace(b"70", b"71")) == Tally()
     assert Tally.unpack(b"") == Tally()
+
+
+def test_the_folders_bound_holds_for_all_streams_in_it_together(tmp_path):
+    """Each restart of a camera leaves one while the decoder is away."""
+    parts = wire.encode(RawFrames(0, 0, 1, 0, "uint8", "planes", bytes(100_000)))
+    limits = 1_000_000, 1_000_000
+    left = []
+    for number in range(3):
+        stream = StreamMetadata(f"{number:032x}", "camera", (4, 4), "uint8", (MaskSpec(),), ("",), 0)
+        with JournalFolder(tmp_path, {"source": "sim:"}, *limits) as folder:
+            old = folder.left()
+            journal = folder.create(stream)
+            while not journal.full and journal.end < 7:
+                journal.append(parts)
+                journal.sync()
+            left.append(journal.end)
+            if number == 2:
+                old[0].release(7)
+                assert not journal.full
+    assert left == [7, 3, 0]

@@ -53,6 +53,9 @@ def test_a_wrong_value_is_named_as_the_user_wrote_it(environment, overrides, nam
         ({"step_sigma": "1"}, "--step-sigma is 1, but does nothing without --coder variance-stabilised"),
         ({"mask": "ones", "density": "0.5"}, "--density is 0.5, but does nothing without --mask balanced or random"),
         ({"mask_file": "m.npy"}, "--mask-file is m.npy, but does nothing without --mask file"),
+        ({"mask": "ones", "seed": "7"}, "--seed is 7, but does nothing without --mask balanced, random or one-hot"),
+        ({"ratio": "1", "coder": "variance-stabilised"}, "but does nothing without a --ratio above 1"),
+        ({"ratio": "1", "audit": "3"}, "--audit is 3, but does nothing without a --ratio above 1"),
         ({"journal_limit_mb": "5"}, "--journal-limit-mb is 5, but does nothing without --journal FOLDER"),
     ],
 )

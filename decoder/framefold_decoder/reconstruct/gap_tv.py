@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from framefold_decoder.reconstruct.averaging import local_mean, plain_mean
 from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
 from framefold_decoder.reconstruct.tiling import Tile, tiles
+from framefold_protocol.compiled import compiled
 from framefold_protocol.masks import Bits
 from framefold_protocol.noise import NoiseModel
 
@@ -92,7 +92,7 @@ class GapTv:
         return frames
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def _solve(masks: Bits, snapshot: Floats, start: Floats, relaxation: Floats, components: Floats, iterations: int) -> Floats:
     """Frames (B, H, W) from masks (B, H, W) and snapshot, start and relaxation (H, W), in units of the level.
 
@@ -112,7 +112,7 @@ def _solve(masks: Bits, snapshot: Floats, start: Floats, relaxation: Floats, com
     return frames
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def _variation_step(dual: Floats, ahead: Floats, strength: np.float32, temporal: np.float32) -> None:
     """Move `dual` (3: x, y, t; B, H, W) along the gradient of `ahead` (B, H, W), back into each voxel's unit ball."""
     ratio, height, width = ahead.shape
@@ -134,7 +134,7 @@ def _variation_step(dual: Floats, ahead: Floats, strength: np.float32, temporal:
                 dx[x], dy[x], dt[x] = px * norm, py * norm, pt * norm
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@compiled(fastmath=True)
 def _projection_step(
     parts: Floats, ahead: Floats, dual: Floats, masks: Bits, snapshot: Floats, gain: Floats, components: Floats
 ) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from framefold_protocol.compiled import compiled
 
 Frames = npt.NDArray[np.float32]
 
@@ -28,7 +29,7 @@ def round_below_noise(frames: Frames, counts_per_electron: float = 1.0) -> Frame
     return rounded.reshape(frames.shape)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _round(frames: Frames, bits: npt.NDArray[np.uint32], steps: Frames, rounded: Frames) -> None:
     """All flat; `bits` are the frames'. Compiled: every frame that is stored goes through here."""
     for i in range(len(frames)):

@@ -41,8 +41,9 @@ def open_hdf5(path: Path, inside: str | None) -> FileSource:
         _refuse_holes(dataset, where)
         depth = dataset.chunks[0] if dataset.chunks and len(dataset.shape) == 3 else 1
         frames = ChunkedFrames(_Fetch(dataset, where), file.close, shape=shape, stored=stored, depth=depth)
+        source = FileSource(path, frames, shape=shape, stored=stored, files=_files(dataset, path))
         undo.pop_all()
-    return FileSource(path, frames, shape=shape, stored=stored)
+    return source
 
 
 class _Fetch:
@@ -103,6 +104,15 @@ def _listing(stacks: dict[Any, str]) -> str:
         return "Name the dataset after '#': file:PATH#/entry/data"
     shown = ", ".join(f"#{name} {'x'.join(map(str, item.shape))} {item.dtype}" for item, name in list(stacks.items())[:8])
     return f"Name one of: {shown}" + (", ..." if len(stacks) > 8 else "")
+
+
+def _files(dataset: Any, path: Path) -> list[Path]:
+    """The file named, and those that its links, virtual datasets and raw parts lead to."""
+    linked = Path(dataset.file.filename)
+    virtual = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
+    parts = [name for name in [*virtual, *(name for name, *_ in dataset.external or ())] if name != "."]
+    found = dict.fromkeys([path, linked, *(linked.parent / name for name in parts)])
+    return [file for file in found if file.exists()]  # a name with a pattern in it stands for many
 
 
 def _refuse_holes(dataset: Any, where: str) -> None:

@@ -38,7 +38,8 @@ def _header(path: Path) -> Any:
     from mrcfile import utils
     from mrcfile.dtypes import HEADER_DTYPE
 
-    read = np.fromfile(path, HEADER_DTYPE, count=1)
+    with damage(path, "not a readable MRC file", (OSError,)):
+        read = np.fromfile(path, HEADER_DTYPE, count=1)
     if not len(read):
         raise InputError(f"{path}: truncated within its MRC header", hint=COPY_AGAIN)
     with damage(path, "not a readable MRC file", (ValueError,)):

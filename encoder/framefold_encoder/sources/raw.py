@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framefold_encoder.sources.failures import COPY_AGAIN
+from framefold_encoder.sources.failures import COPY_AGAIN, damage
 from framefold_protocol.errors import InputError
 
 
@@ -33,12 +33,15 @@ class RawFrames:
 
     def read(self, start: int, out: npt.NDArray[np.integer[Any]]) -> None:
         """Fill `out` (n, H, W) with frames start to start + n."""
-        self._file.seek(self._offset + start * self._frame_bytes)
         left = memoryview(out.reshape(-1).view(np.uint8).data)
         while left:
-            got = self._file.readinto(left)
+            done = out.nbytes - len(left)
+            frame = start + done // self._frame_bytes
+            with damage(self._path, f"frame {frame} cannot be read", (OSError,), "Check the disk or the share that it is on"):
+                self._file.seek(self._offset + start * self._frame_bytes + done)
+                got = self._file.readinto(left)
             if not got:
-                raise self._cut_off(start + (out.nbytes - len(left)) // self._frame_bytes)
+                raise self._cut_off(frame)
             left = left[got:]
         if self._swapped:
             out.byteswap(inplace=True)

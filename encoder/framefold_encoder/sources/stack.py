@@ -5,6 +5,7 @@ A format brings `Frames`, which fetches frames by number, and never sees the uns
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from framefold_encoder.sources.base import SourceInfo
 from framefold_encoder.sources.counts import refuse_negative, unsigned
+from framefold_encoder.sources.failures import damage
 from framefold_protocol.errors import InputError
 
 
@@ -30,6 +32,13 @@ class Frames(Protocol):
         """Release the file."""
 
 
+def _version(files: list[Path]) -> str:
+    """Another one when any of the files is another."""
+    found = [file.stat() for file in files]
+    many = f" in {len(found)} files" if len(found) > 1 else ""
+    return f"{sum(one.st_size for one in found)} bytes{many}, changed {max(one.st_mtime_ns for one in found)}"
+
+
 class FileSource:
     """The frames of one file, in order, read once. Implements `Source`."""
 
@@ -42,10 +51,13 @@ class FileSource:
         stored: np.dtype[np.integer[Any]],
         frame_time_s: float | None = None,
         pixel_size_nm: float | None = None,
+        files: Iterable[Path] = (),
     ) -> None:
-        """`shape` is (T, H, W), `stored` the file's integer type in native byte order."""
+        """`shape` is (T, H, W), `stored` the file's integer type in native byte order; `files` are all that the frames lie in,
+        where that is not `path` alone."""
         count, height, width = shape
-        version = f"{path.stat().st_size} bytes, changed {path.stat().st_mtime_ns}"
+        with damage(path, "its files cannot be looked at", (OSError,)):
+            version = _version(list(files) or [path])
         self._info = SourceInfo(
             path.name, (height, width), unsigned(stored), count, frame_time_s, pixel_size_nm, version=version
         )

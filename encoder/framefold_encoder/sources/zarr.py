@@ -38,7 +38,9 @@ def open_zarr(path: Path, inside: str | None) -> FileSource:
     shape = stack_shape(array.shape, where)
     depth = array.chunks[0] if array.ndim == 3 else 1
     frames = ChunkedFrames(_Fetch(array, where), array.store.close, shape=shape, stored=stored, depth=depth)
-    return FileSource(path, frames, shape=shape, stored=stored)
+    with damage(path, "its chunks cannot be listed", (OSError,)):
+        files = [file for file in (path / array.path).rglob("*") if file.is_file()]
+    return FileSource(path, frames, shape=shape, stored=stored, files=files)
 
 
 class _Fetch:
