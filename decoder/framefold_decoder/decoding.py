@@ -43,7 +43,7 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
     """Reconstruct the snapshot of a position. Raises `FramefoldError`; changes nothing."""
     group = folded(store, position)
     assert group is not None, "only snapshots are decoded"
-    noise, noise_error = stream_noise(store, position)
+    noise, noise_error, known = stream_noise(store, position)
     before, after = (_beside(store, position, step) for step in (-1, 1))
 
     def reconstruct(group: FoldedGroup) -> Frames:
@@ -59,7 +59,7 @@ def decode(store: StreamStore, position: int, reconstructor: Reconstructor) -> D
         noise.offset_counts,
         noise.read_noise_counts,
         followed=share,
-        **(_trusted(audited) if audited else {}),
+        **(_trusted(audited) if audited and known else {}),
     )
     return Decoded(frames, quality, _provenance(reconstructor, len(before), len(after)), audited)
 
@@ -72,16 +72,16 @@ def trust(
     return chi2(misfit(neighbourhood[0], frames, noise), share), share
 
 
-def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float]:
-    """The noise model of a snapshot, and its relative uncertainty: what the latest audit group up to it tells that can be
-    measured, the gain the stream tells winning; without either, a counting detector's."""
+def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float, bool]:
+    """The noise model of a snapshot, its relative uncertainty, and whether it is known: what the latest audit group up to it
+    tells that can be measured, the gain the stream tells winning; without either, a counting detector's is assumed."""
     told = store.metadata.counts_per_electron
     latest = store.last_audit(position)
     while latest is not None:
         if measured := _measured(store, latest):
-            return measured.noise, measured.variance_error
+            return measured.noise, measured.variance_error, True
         latest = store.last_audit(latest - 1)  # too few frames, or too dark
-    return NoiseModel(told or 1.0), 0.0
+    return NoiseModel(told or 1.0), 0.0, told is not None
 
 
 def positions_beside(store: StreamStore, position: int, step: int) -> list[int]:

@@ -32,7 +32,7 @@ from framefold_decoder.store import StreamStore
 from framefold_decoder.store.metadata import check_metadata
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_decoder.store.rounding import Frames
-from framefold_protocol.durable import disk_errors, lock_folder
+from framefold_protocol.durable import disk_errors, lock_folder, unfinished
 from framefold_protocol.errors import InputError, RemoteProtocolError, StoreError
 from framefold_protocol.messages import Data, StreamMetadata
 
@@ -169,12 +169,16 @@ class Library:
         _log.info("stream %s is deleted", stream_id)
         return True
 
+    def sweep(self, stream_id: str) -> None:
+        """Delete what somebody who was writing frames has put where a deleted stream was."""
+        try:
+            self._delete_files(stream_id)
+        except StoreError as error:  # the next `open` tries again
+            _log.warning("%s", error)
+
     def _finish_deleting(self) -> None:
         for stream_id in self.catalogue.deleted():
-            try:
-                self._delete_files(stream_id)
-            except StoreError as error:
-                _log.warning("%s", error)
+            self.sweep(stream_id)
 
     def _files(self, stream_id: str) -> list[Path]:
         """The folders there are of a stream."""
@@ -187,5 +191,7 @@ class Library:
         with disk_errors(f"deleting stream {stream_id}"), ExitStack() as all_of_them:
             if path.exists() and not path.with_suffix(".deleted").exists():
                 path.rename(path.with_suffix(".deleted"))
+            for partial in unfinished(path):
+                all_of_them.callback(partial.unlink, missing_ok=True)
             for folder in self._files(stream_id):
                 all_of_them.callback(shutil.rmtree, folder)

@@ -60,6 +60,7 @@ def serve(settings: DecoderSettings) -> None:
             tokens=tokens,
             metrics=metrics,
             decode=unfolder.request if settings.model != "none" else None,
+            undecodable=unfolder.problem,
             sending=downlink.sending,
         )
         server = _http_server(app, settings)

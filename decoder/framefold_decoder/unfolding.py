@@ -51,7 +51,8 @@ class Unfolder:
         self._model = model
         self._decoder = LibraryDecoder(library, registry)
         self._metrics = metrics or Metrics()
-        self._failed: dict[tuple[str, int], float] = {}
+        self._failed: dict[tuple[str, int], tuple[float, str]] = {}
+        """When a snapshot is tried again, and why it could not be reconstructed."""
         self._requested: deque[Task] = deque()
         self._turns: dict[str, int] = {}
         """When each stream that waits had its last turn, counted."""
@@ -98,6 +99,11 @@ class Unfolder:
         self.wake()
         return len(positions)
 
+    def problem(self, stream_id: str, position: int) -> str | None:
+        """Why a snapshot will not be reconstructed as things are; None: it may be, or has been."""
+        again, message = self._failed.get((stream_id, position), (0.0, ""))
+        return message if again == math.inf else None
+
     def _run(self) -> None:
         while not self._closing.is_set():
             self._work.clear()
@@ -129,16 +135,20 @@ class Unfolder:
         self._storing = None
         if error := storing.exception():
             self._note(task, error)
+        else:
+            self._failed.pop(task[:2], None)
 
     def _note(self, task: Task | None, error: BaseException) -> None:
         known = isinstance(error, FramefoldError)
         if task is not None and known and self._deleted(task[0]):
+            self._library.sweep(task[0])
             return
-        if task is None or task[:2] not in self._failed:
+        if task is None or self._failed.get(task[:2], (0.0, ""))[1] != str(error):
             what = f"stream {task[0]} position {task[1]}" if task else "the next snapshot"
             _log.error("%s cannot be reconstructed: %s", what, error, exc_info=None if known else error)
         if task is not None:  # the disk may have room soon; the rest is tried again after a restart
-            self._failed[task[:2]] = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
+            again = time.monotonic() + _RETRY_S if isinstance(error, StoreError) else math.inf
+            self._failed[task[:2]] = again, str(error) if known else f"{type(error).__name__}: {error}; see the decoder's log"
 
     def _deleted(self, stream_id: str) -> bool:
         """Whether the stream went while it was worked on."""
@@ -154,16 +164,30 @@ class Unfolder:
         for stream_id in waiting:
             passed_over = sum(failed[0] == stream_id for failed in self._failed) + 1  # and the one being stored
             for task in catalogue.pending(stream_id, limit=passed_over + 1):
-                if task != storing and time.monotonic() >= self._failed.get(task, 0.0) and self._has_neighbours(*task):
+                again, _ = self._failed.get(task, (0.0, ""))
+                if task != storing and time.monotonic() >= again and self._has_neighbours(*task):
                     self._turns[stream_id] = max(self._turns.values()) + 1
                     return *task, self._model
-        return self._requested.popleft() if self._requested else None
+        return self._next_requested()
+
+    def _next_requested(self) -> Task | None:
+        """The first that has its neighbours; those of a stream that is gone are forgotten."""
+        for _ in range(len(self._requested)):
+            task = self._requested.popleft()
+            if self._has_neighbours(*task[:2]):
+                return task
+            if not self._deleted(task[0]):
+                self._requested.append(task)
+        return None
 
     def _has_neighbours(self, stream_id: str, position: int) -> bool:
-        record = self._library.catalogue.stream(stream_id)
-        if record is None:
+        record, (least, most) = self._library.catalogue.stream(stream_id), _PATIENCE_S
+        try:
+            store = self._library.store(stream_id)
+        except InputError:
+            record = None
+        if record is None:  # it has been deleted
             return False
-        store, (least, most) = self._library.store(stream_id), _PATIENCE_S
         waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9
         if record.state == "complete" or not 0 <= waited_s < min(max(least, 2 * _pace_s(store)), most):
             return True

@@ -29,10 +29,14 @@ from framefold_training import simulate
 from framefold_training.checkpoint import load_net
 from framefold_training.data import Batch, fold
 from framefold_training.dice import Dice
+from framefold_training.model import MULTIPLE
 from framefold_training.tiers import AnyNet
 
 DOSES = (5.0, 20.0, 100.0)
 """Mean e-/px of the scored clips."""
+
+SIMULATED_SIDE = 512
+"""Pixels, of the virtual microscope's frames that clips are cut from."""
 
 PACES = {"still": 0.0, "slow": 0.1, "fast": 1.0}
 """Procedural clips by their speed in pixels per frame."""
@@ -62,8 +66,8 @@ def psnr(frames: Tensor, truth: Tensor) -> float:
 def clips(ratio: int, size: int, simulator_seeds: int, scenes: int) -> Iterator[tuple[str, Array]]:
     """(name, clean clip (SNAPSHOTS * B, size, size) of mean about 1): the virtual microscope, and some scenes of each pace."""
     for seed in range(simulator_seeds):
-        movie = Movie(MovieSpec(shape=(512, 512), dose=1.0, seed=seed))
-        corner = slice((512 - size) // 2, (512 + size) // 2)
+        movie = Movie(MovieSpec(shape=(SIMULATED_SIDE, SIMULATED_SIDE), dose=1.0, seed=seed))
+        corner = slice((SIMULATED_SIDE - size) // 2, (SIMULATED_SIDE + size) // 2)
         yield f"simulator seed {seed}", movie.clean(0, SNAPSHOTS * ratio)[:, corner, corner]
     for pace, speed in PACES.items():
         for seed in range(scenes):
@@ -116,6 +120,8 @@ def of_file(path: Path) -> Reconstruct:
     """An ONNX file, run on the CPU."""
     import onnxruntime  # training needs none
 
+    if not path.is_file():
+        raise FramefoldError(f"{path}: no such model", hint="Name an exported .onnx file, or the folder of a run")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def reconstruct(batch: Batch) -> Tensor:
@@ -155,6 +161,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--simulator-seeds", type=int, default=2)
     parser.add_argument("--scenes", type=int, default=6, help="procedural clips of each pace")
     given = parser.parse_args(arguments)
+    if given.size % MULTIPLE or not 0 < given.size <= SIMULATED_SIDE:
+        raise FramefoldError(f"size is {given.size}, expected a multiple of {MULTIPLE} up to {SIMULATED_SIDE}")
     reconstruct = of_file(given.model) if given.model.suffix == ".onnx" else of_net(load_net(given.model))
     spec = MaskSpec(given.kind, given.ratio, given.density)
     rows: list[Score] = []

@@ -56,6 +56,11 @@ class PoolSpec:
     """Of all movies: those whose brightness rises and falls."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("slots", "life"):
+            if (found := getattr(self, name)) < 1:
+                raise FramefoldError(f"{name} is {found}, expected 1 or more")
+
 
 def render(spec: PoolSpec, number: int) -> Movies:
     """Movie `number`: (frames, side, side), values in [0.02, 2]."""

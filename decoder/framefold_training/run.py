@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framefold_protocol.errors import ModelError
+from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_training.checkpoint import State
 from framefold_training.data import Batch, DataSpec
 from framefold_training.exported import read_start, told
 from framefold_training.growing import fitted
-from framefold_training.loss import Loss, relative_loss
+from framefold_training.loss import Loss, visible_loss
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe, recall
 
 AVERAGING = 0.999
@@ -53,6 +53,18 @@ class TrainSpec:
     net: AnySpec = field(default_factory=lambda: TIERS["fast"])
     data: DataSpec = field(default_factory=DataSpec)
 
+    def __post_init__(self) -> None:
+        """Raise `FramefoldError` for what nothing could train with."""
+        if self.steps is None and not self.minutes > 0:
+            raise FramefoldError(f"minutes is {self.minutes:g}, expected more than 0", hint="Give a time to train for")
+        if self.threads < 1:
+            raise FramefoldError(f"threads is {self.threads}, expected 1 or more")
+        if self.workers < 0:
+            raise FramefoldError(f"workers is {self.workers}, expected 0 or more")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            hint = "Install torch for CUDA and check the driver with nvidia-smi, or train with --device cpu"
+            raise FramefoldError("device is cuda, but torch finds no GPU it can use", hint=hint)
+
     def described(self) -> dict[str, Any]:
         """As plain values."""
         return json.loads(json.dumps({**asdict(self), "net": describe(self.net)}))  # type: ignore[no-any-return]
@@ -62,10 +74,10 @@ class Run:
     """A net in training: what a checkpoint holds, and one step of it."""
 
     def __init__(self, spec: TrainSpec, loss: Loss | None = None) -> None:
-        """`loss`: `relative_loss` unless another is given."""
+        """`loss`: `visible_loss` unless another is given."""
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
-        self.loss = loss or relative_loss
+        self.loss = loss or visible_loss
         self.start: dict[str, Any] = {}
         """What is told of the net that this run began with; empty: chance."""
         self.net = self._to_device(build(spec.net))

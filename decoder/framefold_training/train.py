@@ -95,11 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
     parser.add_argument("--export", type=Path, help="write this model (path without suffix) and its card at the end")
     given = parser.parse_args(arguments)
-    if not given.minutes > 0:
-        raise FramefoldError(f"--minutes is {given.minutes:g}, expected more than 0", hint="Give a time to train for")
-    if given.device == "cuda" and not torch.cuda.is_available():
-        hint = "Install torch for CUDA and check the driver with nvidia-smi, or train with --device cpu"
-        raise FramefoldError("--device is cuda, but torch finds no GPU it can use", hint=hint)
     ratios = parse_ratios(given.ratio)
     tier = TIERS[given.tier]
     net = replace(tier, ratio=ratios[0]) if isinstance(tier, BirnatSpec) else tier

@@ -25,6 +25,8 @@ SIGNIFICANT = 4.0
 """Standard errors. Motion leaves errors of its own; a needless term would cost little, a missed one little too."""
 OUTLIER = 3.0
 """Blocks farther from the line than this, in robust standard deviations, are left out."""
+ALIKE = 0.25
+"""Where half of the blocks or more have the very same variance, as with an electron each, those this near to it are kept."""
 _ROUNDS = 10
 _VALUES_AT_ONCE = 1 << 24
 
@@ -46,8 +48,8 @@ class PhotonTransfer:
 def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonTransfer | None:
     """The noise model of raw frames (T, H, W); `counts_per_electron` when the gain is known.
 
-    None when they do not tell: fewer than 3 frames or 16 blocks, or no noise. Where electrons deposit varying charge, the gain
-    is the variance per count, which is what chi2 needs. Memory beyond the frames stays bounded.
+    None when they do not tell: fewer than 3 frames, or than 16 blocks with noise. Where electrons deposit varying charge, the
+    gain is the variance per count, which is what chi2 needs. Memory beyond the frames stays bounded.
     """
     height, width = (side // SIDE * SIDE for side in frames.shape[1:])
     if len(frames) < FEWEST_FRAMES or height * width < FEWEST_BLOCKS * SIDE**2:
@@ -55,9 +57,13 @@ def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonT
     rows = max(1, _VALUES_AT_ONCE // (len(frames) * SIDE * width)) * SIDE
     parts = [_moments(frames[:, top : min(top + rows, height), :width].astype(np.float64)) for top in range(0, height, rows)]
     mean, variance, skewness = (np.concatenate(moment) for moment in zip(*parts, strict=True))
-    if not (variance.mean() > 0 and mean.mean() > 0):
+    telling = variance > 0  # where nothing ever changes, in the dark, in the shadow of a stop, in saturation, nothing is told
+    if telling.sum() < FEWEST_BLOCKS:
         return None
+    mean, variance, skewness = mean[telling], variance[telling], skewness[telling]
     line = _fit(mean, variance, counts_per_electron)
+    if not line.gain > 0:
+        return None
     offset = max(0.0, -line.height / line.gain)
     if line.height and (measured := _offset(line, mean, skewness)) is not None:
         offset = max(offset, measured)
@@ -132,8 +138,8 @@ def _regress(columns: Floats, variance: Floats, known: Floats) -> _Fit:
         fitted = known + columns @ values
         residuals = (variance - fitted) / np.maximum(fitted, 1e-3 * variance.mean())
         middle = np.median(residuals[kept])
-        spread = 1.4826 * np.median(np.abs(residuals[kept] - middle))
-        kept = np.abs(residuals - middle) <= max(OUTLIER * float(spread), 1e-12)
+        spread = 1.4826 * float(np.median(np.abs(residuals[kept] - middle)))
+        kept = np.abs(residuals - middle) <= (OUTLIER * spread if spread > 1e-9 else ALIKE)
     weighted = columns[kept] / np.maximum(fitted, 1e-3 * variance.mean())[kept, None]
     scatter = float(np.std(residuals[kept]))
     errors = scatter * np.sqrt(np.diag(np.linalg.pinv(weighted.T @ weighted)))

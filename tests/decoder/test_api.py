@@ -296,6 +296,10 @@ def test_a_frame_that_is_not_decoded_yet_says_when_to_ask_again(library, client,
         response = decoding.get(stream + path)
     assert error_of(response, 409) == f"frame {frame} is not decoded yet"
     assert int(response.headers["retry-after"]) > 0
+    with served(create_app(library, decode=lambda *_: 1, undecodable=lambda *_: "no model fits")) as decoding:
+        response = decoding.get(stream + path)
+    assert error_of(response, 409) == f"frame {frame} cannot be reconstructed: no model fits"
+    assert "retry-after" not in response.headers
     never = client.get(stream + path)
     assert error_of(never, 409) == f"frame {frame} is not decoded, and this decoder does not reconstruct"
     assert "retry-after" not in never.headers

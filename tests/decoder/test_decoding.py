@@ -114,7 +114,8 @@ def test_chi2_of_an_integrating_detector_is_right_once_it_was_audited(library):
     store = stored(library, *stream(1, every=1, integrating=True))
     group = FoldedGroup(store.snapshot(1), store.coding(1))
     truth = (GAIN * MOVIE.clean(0, 4) + OFFSET).astype(np.float32)
-    noise, error = stream_noise(store, 1)
+    noise, error, known = stream_noise(store, 1)
+    assert known
     assert misfit(group, truth, noise) == pytest.approx(1, abs=0.05)
     assert 0 < error < 0.05
     assert misfit(group, truth, NoiseModel()) > 5
@@ -123,7 +124,14 @@ def test_chi2_of_an_integrating_detector_is_right_once_it_was_audited(library):
 @pytest.mark.parametrize(("gain", "every", "expected"), [(3.5, 0, NoiseModel(3.5)), (None, 0, NoiseModel(1.0))])
 def test_without_audit_groups_the_streams_gain_counts(library, gain, every, expected):
     store = stored(library, *stream(1, every, gain=gain))
-    assert stream_noise(store, 0) == (expected, 0.0)
+    assert stream_noise(store, 0) == (expected, 0.0, gain is not None)
+
+
+@pytest.mark.parametrize("gain", [None, 1.0])
+def test_where_the_noise_is_assumed_nothing_is_said_of_the_error(library, monkeypatch, gain):
+    monkeypatch.setattr("framefold_decoder.decoding.measure", lambda frames, told: None)  # as of too few frames, or dark ones
+    quality = decode(stored(library, *stream(1, every=1, gain=gain)), 1, GapTv()).quality
+    assert (quality.psnr is None, quality.ssim is None) == (gain is None, gain is None)
 
 
 def test_a_gain_the_stream_tells_wins_over_the_measured_one(library):

@@ -214,3 +214,13 @@ def test_stores_that_nobody_asks_for_are_let_go_of_but_never_opened_twice(librar
     gc.collect()
     assert let_go() is None
     assert library.store(ids[0]) is held
+
+
+def test_what_a_writer_and_a_crash_leave_of_a_deleted_stream_is_swept(library, stored, tmp_path):
+    stream_id, _ = stored
+    streams = tmp_path / "data/streams"
+    (streams / f"{stream_id}.zarr.0123.partial").touch()
+    assert library.delete(stream_id)
+    (streams / f"{stream_id}.zarr" / "frames").mkdir(parents=True)  # by one who was just writing
+    library.sweep(stream_id)
+    assert list(streams.iterdir()) == []

@@ -493,3 +493,32 @@ def test_ingest_decoding_and_reading_at_once(tmp_path):
     reopened = StreamStore(store.path)
     np.testing.assert_allclose(reopened.frames(1, 100), example.truth[1:], atol=0.5)
     np.testing.assert_array_equal(reopened.measures("chi2")[1:25], np.arange(1, 25))
+
+
+def test_frames_that_are_made_anew_can_be_read_all_the_while(tmp_path):
+    example = Example(make_metadata((64, 64))).fold(4)
+    store, closing = stored(tmp_path, example), threading.Event()
+    random = np.random.default_rng(0)
+
+    def write():
+        while not closing.is_set():
+            store.put_frames(1, random.gamma(4, 3, (4, 64, 64)).astype(np.float32), Quality(1.0, 1.0), Provenance("net"))
+
+    store.put_frames(1, np.ones((4, 64, 64), np.float32), Quality(1.0, 1.0), Provenance("net"))
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(1500):
+            assert np.isfinite(store.frames(5, 6)).all()
+    finally:
+        closing.set()
+        writer.join()
+
+
+def test_frames_are_rounded_by_the_noise_they_were_judged_with(tmp_path):
+    """An offset carries none: pixels of 5 electrons on 1000 counts are as noisy as on none."""
+    store = stored(tmp_path, Example(make_metadata()).fold(1))
+    frames = 1000 + np.random.default_rng(0).gamma(5, 1, (4, 37, 70)).astype(np.float32)
+    store.put_frames(0, frames, Quality(1.0, 1.0, 1000.0, 0.0), Provenance("net"))
+    sigma = np.sqrt(np.maximum(frames - 1000, 1 / 64))
+    assert (np.abs(store.frames(0, 4) - frames) <= sigma / 32 + 1e-4).all()

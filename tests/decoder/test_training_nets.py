@@ -19,6 +19,7 @@ from framefold_training.data import Batch
 from framefold_training.dice import Dice
 from framefold_training.evaluate import of_file, of_net
 from framefold_training.export import export, kmac_per_frame_pixel
+from framefold_training.loss import snapshot_error, visible_loss
 from framefold_training.masks import MaskMix, draw
 from framefold_training.projection import SMALLEST, analysed, back_projected, cosines, snapshot_of, synthesised
 from framefold_training.tiers import TIERS, build, describe, recall
@@ -150,3 +151,29 @@ def test_a_tier_can_be_told_and_built_again(tier):
     spec = TIERS[tier]
     told = {name: list(one) if isinstance(one, tuple) else one for name, one in describe(spec).items()}  # as JSON has it
     assert recall(told) == spec
+
+
+class Answering:
+    """A net that has one answer."""
+
+    def __init__(self, frames):
+        self.frames = frames
+
+    def estimates(self, *inputs):
+        """The answer, twice."""
+        return [self.frames, self.frames]
+
+
+def test_of_two_equal_errors_the_one_that_shows_in_the_snapshot_costs_more():
+    batch = some_batch(RATIO)
+    assert float(visible_loss(Answering(batch.frames), batch)) < 1e-4
+    noise = torch.sqrt(batch.noise[:, None, None] * (batch.masks * batch.frames).sum(1))
+    seen = batch.masks / batch.masks.sum(1, keepdim=True).clamp(min=1) * noise[:, None]
+    assert float(snapshot_error(batch.frames + seen, batch).min()) == pytest.approx(
+        float((batch.masks.sum(1) > 0).float().mean((1, 2)).min()), rel=0.02
+    )  # as large as the noise, where anything was exposed
+    hidden = (1 - batch.masks) * torch.randn(batch.masks.shape, generator=torch.Generator().manual_seed(0))
+    hidden *= (seen.square().mean((1, 2, 3)) / hidden.square().mean((1, 2, 3))).sqrt()[:, None, None, None]
+    assert float(snapshot_error(batch.frames + hidden, batch).max()) == 0
+    costs = [float(visible_loss(Answering(batch.frames + error), batch)) for error in (seen, hidden)]
+    assert costs[0] > costs[1] + 0.1

@@ -156,8 +156,11 @@ def test_psnr_takes_the_peak_of_the_truth():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--minutes", "-1"), "--minutes is -1, expected more than 0"),
-        (("--device", "cuda"), "--device is cuda, but torch finds no GPU"),
+        (("--minutes", "-1"), "minutes is -1, expected more than 0"),
+        (("--device", "cuda"), "device is cuda, but torch finds no GPU"),
+        (("--threads", "0"), "threads is 0, expected 1 or more"),
+        (("--workers", "-1"), "workers is -1, expected 0 or more"),
+        (("--slots", "0"), "slots is 0, expected 1 or more"),
         (("--ratio", "40"), "ratio '40' is not numbers and ranges from 2 to 32"),
     ],
 )

@@ -205,3 +205,34 @@ def test_a_snapshot_waits_for_those_after_it_as_long_as_the_stream_s_pace_asks(l
     assert unfolder._next_task() is None
     library.finish(STREAM.stream_id, 5, 20)
     assert unfolder._next_task() == (STREAM.stream_id, 4, "gap-tv")
+
+
+def test_what_cannot_be_reconstructed_says_why_until_another_model_does_it(library, caplog):
+    class Refusing(Registry):
+        def choose(self, name, coding):
+            if name == "auto":
+                raise ModelError("no model fits")
+            return super().choose(name, coding)
+
+    library.put(STREAM.stream_id, [snapshot(0)], 100)
+    library.finish(STREAM.stream_id, 1, 4)
+    with Unfolder(library, Refusing(), "auto") as unfolder:
+        wait_for(lambda: unfolder.problem(STREAM.stream_id, 0))
+        assert unfolder.problem(STREAM.stream_id, 0) == "no model fits"
+        unfolder.request(STREAM.stream_id, "gap-tv")
+        wait_for(lambda: decoded(library) == {0} and unfolder.problem(STREAM.stream_id, 0) is None)
+    assert caplog.text.count("no model fits") == 1
+
+
+def test_a_request_leaves_waiting_those_that_wait_for_their_neighbours(library):
+    library.put(STREAM.stream_id, [snapshot(k, k) for k in range(3)], 100)
+    store = library.store(STREAM.stream_id)
+    with Unfolder(library, Registry(), "gap-tv") as unfolder:
+        assert unfolder.request(STREAM.stream_id, "gap-tv") == 3
+        wait_for(lambda: 0 in decoded(library))
+        library.put(STREAM.stream_id, [snapshot(k, k) for k in range(3, 5)], 100)
+        library.finish(STREAM.stream_id, 5, 20)
+        unfolder.wake()
+        wait_for(lambda: decoded(library) == set(range(5)) and not unfolder._requested)
+    settings = [store.group(position).provenance.settings for position in range(5)]
+    assert [(one["snapshots_before"], one["snapshots_after"]) for one in settings] == [(0, 2), (1, 2), (2, 2), (2, 1), (2, 0)]

@@ -93,3 +93,28 @@ def test_uniform_light_tells_the_gain():
 )
 def test_frames_that_tell_nothing_are_not_asked(frames):
     assert measure(frames) is None
+
+
+def _shadowed(kind):
+    """Frames of 20 electrons of which most pixels are always 0, or always full."""
+    frames = np.random.default_rng(0).poisson(20, (20, 128, 128)).astype(np.uint8)
+    frames[:, :80] = {"dark": 0, "saturated": 255}[kind]
+    return frames
+
+
+@pytest.mark.parametrize("kind", ["dark", "saturated"])
+@pytest.mark.parametrize("told", [None, 1.0])
+def test_pixels_that_never_change_tell_nothing(kind, told):
+    found = measure(_shadowed(kind), told)
+    assert found.noise.counts_per_electron == pytest.approx(1, rel=0.03)
+    assert (found.noise.offset_counts, found.noise.read_noise_counts) == (0, 0)
+
+
+@pytest.mark.parametrize("dose", [0.0003, 0.003, 0.03])
+def test_single_electrons_tell_the_gain(dose):
+    frames = np.random.default_rng(0).poisson(dose, (20, 128, 128)).astype(np.uint8)
+    assert measure(frames).noise.counts_per_electron == pytest.approx(1, rel=0.15)
+
+
+def test_frames_that_never_change_tell_nothing():
+    assert measure(np.full((20, 64, 64), 7, np.uint8)) is None

@@ -32,13 +32,14 @@ def create_app(
     metrics: Metrics | None = None,
     decode: Decode | None = None,
     sending: Callable[[str], bool] = lambda stream_id: False,
+    undecodable: Callable[[str, int], str | None] = lambda stream_id, position: None,
 ) -> FastAPI:
     """The REST service of a library.
 
     `models` tells the models, objects or maps with the fields of `schemas.ModelInfo`; `problems`, what else than the library
     keeps the service from its work (`/readyz`); `max_bytes` bounds the frames in one answer; `tokens` says who may ask, None:
-    everybody who reaches loopback; `decode` has snapshots decoded again; `sending` tells which streams cannot be deleted. The
-    caller closes the library.
+    everybody who reaches loopback; `decode` has snapshots decoded again; `sending` tells which streams cannot be deleted,
+    `undecodable` why a position's snapshot will not be decoded. The caller closes the library.
     """
     app = FastAPIOffline(
         title="framefold decoder",
@@ -49,7 +50,7 @@ def create_app(
     )
     metrics = metrics or Metrics()
     metrics.watch(library, problems)
-    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode, sending)
+    app.state.context = Context(library, models, problems, max_bytes, tokens, metrics, decode, sending, undecodable)
     for router in (streams.router, frames.router, service.models_router):
         app.include_router(router, prefix=PREFIX, dependencies=[Authorized, OnlyKnown], responses=REFUSALS | UNKNOWN)
     app.include_router(service.metrics_router, dependencies=[Authorized, OnlyKnown], responses=REFUSALS | UNKNOWN)

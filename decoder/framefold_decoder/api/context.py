@@ -41,6 +41,8 @@ class Context:
     """Has snapshots decoded again; None: nothing is decoded here."""
     sending: Callable[[str], bool]
     """Whether the stream of an id is being sent, or what arrived of it is not all stored."""
+    undecodable: Callable[[str, int], str | None]
+    """Why the snapshot of a stream's position will not be decoded as things are; None: it may be."""
 
 
 def _context(request: Request) -> Context:

@@ -19,6 +19,7 @@ from framefold_decoder.api.images import (
     npy_parts,
 )
 from framefold_decoder.catalogue import StreamRecord
+from framefold_decoder.store import StreamStore
 from framefold_decoder.store.group_table import Group, Kind
 
 router = APIRouter(prefix="/streams/{stream_id}", tags=["pixels"])
@@ -80,7 +81,7 @@ def get_frame(
     if group.kind is Kind.GAP:
         span = f"frames {group.first_frame} to {group.end - 1}"
         raise ApiError(410, f"frame {n} was lost with {span}", "GET the stream for the gaps and their reasons")
-    _check_decoded(group, n, context)
+    _check_decoded(store, group, n, context)
     return _image(store.frames(n, n + 1)[0], format, low, high, f"{store.metadata.stream_id}-frame-{n:07}")
 
 
@@ -110,7 +111,7 @@ def get_frames(
         )
     for position in range(store.find(start), store.find(stop - 1) + 1):
         group = store.group(position)
-        _check_decoded(group, max(group.first_frame, start), context)
+        _check_decoded(store, group, max(group.first_frame, start), context)
     header = npy_header((stop - start, height, width), "<f4")
     step = max(1, BLOCK_BYTES // frame_bytes)
     blocks = (store.frames(first, min(first + step, stop)) for first in range(start, stop, step))
@@ -144,11 +145,14 @@ def _check_range(what: str, number: int, count: int, record: StreamRecord) -> No
         raise ApiError(404, f"{what} {number} is not stored, {valid}", hint)
 
 
-def _check_decoded(group: Group, frame: int, context: Context) -> None:
+def _check_decoded(store: StreamStore, group: Group, frame: int, context: Context) -> None:
     if group.kind is Kind.SNAPSHOT and not group.readable:
         if context.decode is None:
             hint = "Start it with a model other than none; GET the snapshot for what is there"
             raise ApiError(409, f"frame {frame} is not decoded, and this decoder does not reconstruct", hint)
+        if problem := context.undecodable(store.metadata.stream_id, group.position):
+            hint = "POST decode with another model; GET models for those there are"
+            raise ApiError(409, f"frame {frame} cannot be reconstructed: {problem}", hint)
         hint = "Ask again after the seconds in Retry-After"
         raise ApiError(409, f"frame {frame} is not decoded yet", hint, {"Retry-After": str(RETRY_AFTER_S)})
 

@@ -158,10 +158,12 @@ def _noise(store: StreamStore) -> StreamNoise | None:
     decoded = np.flatnonzero(np.isfinite(store.measures("gain")))
     if not decoded.size:
         return None
-    latest = int(decoded[-1])
-    measured, told = store.last_audit(latest) is not None, store.metadata.counts_per_electron is not None
-    values = {name: store.measures(name)[latest] for name in ("gain", "offset", "read_noise")}
-    return StreamNoise(source="audit" if measured else "stream" if told else "assumed", **values)
+    gain, offset, read_noise = (float(store.measures(name)[decoded[-1]]) for name in ("gain", "offset", "read_noise"))
+    told = store.metadata.counts_per_electron
+    measured = (gain, offset, read_noise) != (told or 1.0, 0.0, 0.0)
+    return StreamNoise(
+        source="audit" if measured else "stream" if told else "assumed", gain=gain, offset=offset, read_noise=read_noise
+    )
 
 
 def _quality(group: Group) -> GroupQuality:

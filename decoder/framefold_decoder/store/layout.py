@@ -48,7 +48,7 @@ def create_layout(path: Path, stream: StreamMetadata) -> None:
 def _fill(group: zarr.Group, stream: StreamMetadata) -> None:
     counts = {"units": "detector counts"}
     rounded = counts | {
-        "rounding": f"reconstructed frames: error at most shot noise / {rounding.NOISE_FRACTION}; raw frames: none"
+        "rounding": f"reconstructed frames: error at most their noise / {rounding.NOISE_FRACTION}; raw frames: none"
     }
     frames_length = GROWTH_STEP * stream.ratio
     create_array(group, "snapshots", stream.shape, snapshot_dtype(stream), ("snapshot", "y", "x"), attributes=counts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from framefold_protocol.noise import NoiseModel
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -42,3 +44,10 @@ class Quality:
     """Structural similarity, likewise."""
     followed: float | None = None
     """Share of the snapshot's noise that its frames follow, which the plain mean squared deviation does not show."""
+
+    @property
+    def noise(self) -> NoiseModel | None:
+        """The detector's."""
+        if self.gain is None:
+            return None
+        return NoiseModel(self.gain, self.offset or 0.0, self.read_noise or 0.0)

@@ -7,6 +7,7 @@ counts only: which streams there are and what is left to do is the catalogue's (
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ from framefold_protocol.durable import disk_errors
 from framefold_protocol.errors import StoreError
 from framefold_protocol.masks import Masks, derive_masks
 from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.noise import NoiseModel
 
 
 class StreamStore:
@@ -105,7 +107,8 @@ class StreamStore:
         if group.kind is not Kind.SNAPSHOT or frames.shape != expected:
             found = f"{frames.shape} for a {group.kind}"
             raise StoreError(f"frames of position {position} are {found}, expected {expected} for a snapshot")
-        rounded = round_below_noise(np.asarray(frames, np.float32), self.metadata.counts_per_electron or 1.0)
+        told = NoiseModel(self.metadata.counts_per_electron or 1.0)
+        rounded = round_below_noise(np.asarray(frames, np.float32), quality.noise or told)
         with disk_errors(f"storing the frames of position {position} in {self.path}"):
             with self._frames_lock:
                 self._arrays["frames"][group.first_frame : group.end] = rounded
@@ -198,10 +201,18 @@ class StreamStore:
                 raise StoreError(f"{file} is missing", hint=hint)
         try:
             with disk_errors(f"reading {name} of {self.path}"):
-                return np.asarray(self._arrays[name][rows])
+                return self._read_frames(rows) if name == "frames" else np.asarray(self._arrays[name][rows])
         except (ValueError, RuntimeError) as error:  # what Zarr's codecs raise
             hint = "Restore the file from a backup; frames can also be reconstructed again"
             raise StoreError(f"{name} of {self.path} is damaged at {rows}: {error}", hint=hint) from error
+
+    def _read_frames(self, rows: int | slice) -> Frames:
+        """While frames are made anew, their file may be replaced between Zarr's two looks into it: then once more, with nobody
+        writing."""
+        with suppress(OSError, ValueError, RuntimeError):
+            return np.asarray(self._arrays["frames"][rows])
+        with self._frames_lock:
+            return np.asarray(self._arrays["frames"][rows])
 
     def _audit_rows(self, group: Group) -> slice | None:
         """The rows of `audit` with a snapshot's frames: those of the audit groups directly before it."""
