@@ -158,12 +158,11 @@ def _noise(store: StreamStore) -> StreamNoise | None:
     decoded = np.flatnonzero(np.isfinite(store.measures("gain")))
     if not decoded.size:
         return None
-    gain, offset, read_noise = (float(store.measures(name)[decoded[-1]]) for name in ("gain", "offset", "read_noise"))
-    told = store.metadata.counts_per_electron
-    measured = (gain, offset, read_noise) != (told or 1.0, 0.0, 0.0)
-    return StreamNoise(
-        source="audit" if measured else "stream" if told else "assumed", gain=gain, offset=offset, read_noise=read_noise
-    )
+    latest, told = int(decoded[-1]), store.metadata.counts_per_electron
+    values = {name: float(store.measures(name)[latest]) for name in ("gain", "offset", "read_noise")}
+    assumed = told is None and tuple(values.values()) == (1.0, 0.0, 0.0)  # which a measured gain never is, to the last digit
+    audited = store.last_audit(latest) is not None
+    return StreamNoise(source="assumed" if assumed else "audit" if audited else "stream", **values)
 
 
 def _quality(group: Group) -> GroupQuality:
