@@ -85,14 +85,15 @@ DETECTORS = (
         (4092, 5760),
         1_500,
         16,
-        "as commonly given: 1500 full frames/s before counting; not checked against Gatan's manual",
+        "size: camera properties in C. Xu's SerialEM notes, UMass cryo-EM core; rate as commonly given, before counting; "
+        "not checked against Gatan's manual (1025.40004)",
     ),
     Detector(
         "Gatan K3, counted frames",
         (4092, 5760),
         75,
         8,
-        "as commonly given: 75 full frames/s to the computer; not checked against Gatan's manual",
+        "size as above; rate as commonly given, to the computer; not checked against Gatan's manual (1025.40004)",
     ),
 )
 
