@@ -18,7 +18,7 @@ from framefold_training.checkpoint import State, read_checkpoint
 from framefold_training.tiers import build, recall
 
 SUFFIX = ".onnx"
-ANCESTRY = ("start", "finetuned")
+ANCESTRY = ("start", "finetuned", "averaged")
 """What cards and checkpoints tell of where a net comes from besides its own training."""
 
 

@@ -12,6 +12,7 @@ from training_examples import NET, SPEC, some_batch
 from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.errors import ModelError
 from framefold_protocol.model import ModelCard
+from framefold_training.average import average
 from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.evaluate import of_file, of_net
 from framefold_training.export import export
@@ -91,3 +92,30 @@ def test_what_ships_can_be_gone_on_from(path):
     net.load_state_dict(state.weights)
     batch = some_batch(count=1)
     assert torch.allclose(of_net(net.eval())(batch), of_file(path)(batch), atol=1e-3)
+
+
+def test_the_mean_of_two_nets_is_a_run_whose_card_tells_of_both(exported, tmp_path):
+    for seed in (1, 2):
+        data = replace(SPEC.data, seed=seed)
+        train(replace(SPEC, steps=2, data=data), tmp_path / f"run{seed}", exported / "run")
+    average([tmp_path / "run1", tmp_path / "run2"], tmp_path / "mean")
+    one, two, mean = (load_net(tmp_path / name) for name in ("run1", "run2", "mean"))
+    for first, second, both in zip(one.parameters(), two.parameters(), mean.parameters(), strict=True):
+        torch.testing.assert_close(both, (first + second) / 2)
+    made = export(tmp_path / "mean", tmp_path / "mean-net", scored=False).training
+    assert [(net["name"], net["steps"], net["start"]["name"]) for net in made["averaged"]] == [
+        ("run1", 2, "run"),
+        ("run2", 2, "run"),
+    ]
+    assert made["steps"] == 4
+    average([tmp_path / "mean", tmp_path / "mean-net.onnx"], tmp_path / "again")
+    assert torch.equal(next(load_net(tmp_path / "again").parameters()), next(mean.parameters()))
+
+
+def test_what_cannot_be_averaged_is_named(exported, tmp_path):
+    with pytest.raises(ModelError, match="1 nets are named, expected two or more"):
+        average([exported / "run"], tmp_path / "mean")
+    with pytest.raises(ModelError, match=r"the net of .*fast\.onnx is .*, expected"):
+        average([exported / "run", PACKAGED / "fast.onnx"], tmp_path / "mean")
+    with pytest.raises(ModelError, match="is a run already"):
+        average([exported / "run", exported / "first.onnx"], exported / "run")
