@@ -54,6 +54,8 @@ class Library:
         self._lock = threading.Lock()
         self.taking_up = threading.Lock()
         """Held from a stream's hello until it is known to be in use: nobody may delete it meanwhile."""
+        self._deleting = threading.Lock()
+        """One at a time: who deletes a stream, and who sweeps up after it."""
 
     @classmethod
     def open(cls, folder: Path, *, database_url: str | None = None, mask_folder: Path | None = None) -> Library:
@@ -188,7 +190,7 @@ class Library:
     def _delete_files(self, stream_id: str) -> None:
         """Out of the way first, so that who is just writing frames puts none into what is being deleted."""
         path = self.path(stream_id)
-        with disk_errors(f"deleting stream {stream_id}"), ExitStack() as all_of_them:
+        with self._deleting, disk_errors(f"deleting stream {stream_id}"), ExitStack() as all_of_them:
             if path.exists() and not path.with_suffix(".deleted").exists():
                 path.rename(path.with_suffix(".deleted"))
             for partial in unfinished(path):

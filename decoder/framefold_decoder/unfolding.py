@@ -102,7 +102,8 @@ class Unfolder:
     def problem(self, stream_id: str, position: int) -> str | None:
         """Why a snapshot will not be reconstructed as things are; None: it may be, or has been."""
         again, message = self._failed.get((stream_id, position), (0.0, ""))
-        return message if again == math.inf else None
+        asked_for = (stream_id, position) in {task[:2] for task in self._requested.copy()}
+        return message if again == math.inf and not asked_for else None
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -186,6 +187,8 @@ class Unfolder:
             store = self._library.store(stream_id)
         except InputError:
             record = None
+        except StoreError:
+            return True  # it tells of it who reconstructs
         if record is None:  # it has been deleted
             return False
         waited_s = (time.time_ns() - record.updated_unix_ns) / 1e9

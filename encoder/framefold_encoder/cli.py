@@ -170,6 +170,8 @@ def _print_summary(summary: Summary, settings: EncoderSettings, *, cut_short: bo
 def _stored(summary: Summary, settings: EncoderSettings) -> str:
     if summary.complete:
         return f"every frame but the {summary.gaps} lost ones, which are on record" if summary.gaps else "every frame"
+    if not summary.frames:
+        return "nothing: it ended before the first frame"
     kept = "the rest is gone with this process"
     if settings.journal and (settings.journal / summary.stream_id).exists():
         kept = f"the rest is in {settings.journal}, for the next run"

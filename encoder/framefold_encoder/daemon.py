@@ -166,16 +166,18 @@ class Encoder:
     def _stream_through(self, journal: Journal, stop: threading.Event, progress: Callable[[Summary], None]) -> FrameRing:
         """Stream the source; returns the ring it went through, which knows whether that was all of it."""
         cpu_s, frames_before = time.process_time(), self.summary.frames
-        with self._uplink(self._stream, journal) as uplink:
-            count = partial(self._next_ratio, uplink)
-            largest = self._settings.ratio.largest
-            ring = FrameRing(self._source, largest, stop, count, self._groups.frames, uplink.check)
-            self.summary.complete = self._stream_all(ring, uplink, stop, progress)
-            self._update(uplink)
+        try:
+            with self._uplink(self._stream, journal) as uplink:
+                count = partial(self._next_ratio, uplink)
+                largest = self._settings.ratio.largest
+                ring = FrameRing(self._source, largest, stop, count, self._groups.frames, uplink.check)
+                self.summary.complete = self._stream_all(ring, uplink, stop, progress)
+                self._update(uplink)
+        finally:
+            if not self.summary.complete:
+                self.summary.wire_ratio = 0.0
         if self.summary.complete:
             self._judge_wire_ratio()
-        else:
-            self.summary.wire_ratio = 0.0
         unsent = ring.position - self._groups.frames
         if unsent and self._source.info.live:
             _log.warning("the last %d frames or more found no room to be kept or sent, and are on no record", unsent)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -224,3 +225,15 @@ def test_what_a_writer_and_a_crash_leave_of_a_deleted_stream_is_swept(library, s
     (streams / f"{stream_id}.zarr" / "frames").mkdir(parents=True)  # by one who was just writing
     library.sweep(stream_id)
     assert list(streams.iterdir()) == []
+
+
+def test_who_sweeps_does_not_disturb_who_deletes(library, stored):
+    stream_id, _ = stored
+    for number in range(2000):
+        (library.path(stream_id) / f"{number}").touch()
+    with ThreadPoolExecutor(2) as pool:
+        deleting = pool.submit(library.delete, stream_id)
+        while not deleting.done():
+            if library.catalogue.stream(stream_id) is None:
+                library.sweep(stream_id)
+    assert deleting.result()

@@ -265,11 +265,19 @@ def test_a_run_cut_short_tells_no_wire_ratio(caplog):
     with decoder(silent=silent) as (endpoint, _):
         settings = EncoderSettings(to=endpoint, wire_ratio=12, memory_mb=1, linger_s=0)
         frames = np.random.default_rng(0).poisson(20, (5, 256, 256)).astype(np.uint8)
-        threading.Timer(2, stop.set).start()
-        summary = Encoder(Repeated(frames, 4000), settings).run(stop)
+        summary = Encoder(Repeated(frames, 4000), settings).run(stop, lambda summary: stop.set())
     assert (summary.complete, summary.wire_ratio) == (False, 0)
     assert summary.frames > 0
     assert "wire ratio" not in caplog.text
+
+
+def test_a_stream_that_is_refused_tells_no_wire_ratio():
+    with decoder(refusal=RemoteProtocolError("asked", code="asked")) as (endpoint, _):
+        frames = np.random.default_rng(0).poisson(20, (RATIO, 256, 256)).astype(np.uint8)
+        encoder = Encoder(Repeated(frames, 100 * RATIO), EncoderSettings(to=endpoint, memory_mb=1))
+        with pytest.raises(RemoteProtocolError, match="refused the stream"):
+            encoder.run(threading.Event())
+    assert encoder.summary.wire_ratio == 0
 
 
 def test_a_source_that_fails_ends_the_run_with_its_error_after_what_was_read_is_stored():

@@ -5,7 +5,9 @@ HDF5 answers a read of what was never written with the fill value. A dataset wit
 
 from __future__ import annotations
 
+import glob
 import math
+import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -110,9 +112,14 @@ def _files(dataset: Any, path: Path) -> list[Path]:
     """The file named, and those that its links, virtual datasets and raw parts lead to."""
     linked = Path(dataset.file.filename)
     virtual = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
-    parts = [name for name in [*virtual, *(name for name, *_ in dataset.external or ())] if name != "."]
-    found = dict.fromkeys([path, linked, *(linked.parent / name for name in parts)])
-    return [file for file in found if file.exists()]  # a name with a pattern in it stands for many
+    beside = [file for name in virtual if name != "." for file in _named(linked.parent / name)]
+    raw = [Path(name) for name, *_ in dataset.external or ()]  # looked for in the working directory, as HDF5 does
+    return list(dict.fromkeys([path, linked, *beside, *raw]))
+
+
+def _named(path: Path) -> list[Path]:
+    """The file of a virtual dataset's source, or those that its name is a pattern of."""
+    return sorted(path.parent.glob(re.sub("%b|%[0-9]*d", "*", glob.escape(path.name))))
 
 
 def _refuse_holes(dataset: Any, where: str) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from framefold_encoder.sources.base import SourceInfo
 from framefold_encoder.sources.counts import refuse_negative, unsigned
 from framefold_encoder.sources.failures import damage
+from framefold_protocol.checksum import crc32
 from framefold_protocol.errors import InputError
 
 
@@ -33,10 +34,13 @@ class Frames(Protocol):
 
 
 def _version(files: list[Path]) -> str:
-    """Another one when any of the files is another."""
-    found = [file.stat() for file in files]
-    many = f" in {len(found)} files" if len(found) > 1 else ""
-    return f"{sum(one.st_size for one in found)} bytes{many}, changed {max(one.st_mtime_ns for one in found)}"
+    """Another one when any of the files is another, of another size or from another time."""
+    found = [(str(file), file.stat()) for file in sorted(files)]
+    size, changed = sum(one.st_size for _, one in found), max(one.st_mtime_ns for _, one in found)
+    if len(found) == 1:
+        return f"{size} bytes, changed {changed}"
+    each = crc32(*(f"{name} {one.st_size} {one.st_mtime_ns}\n".encode() for name, one in found))
+    return f"{size} bytes in {len(found)} files, changed {changed}, {each:08x}"
 
 
 class FileSource:
