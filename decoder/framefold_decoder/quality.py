@@ -20,10 +20,13 @@ LEAST_FREEDOM = 0.05
 """Where frames follow more of the noise than all but this, their misfit tells nothing, and chi2 comes out too low."""
 ROUNDING_VARIANCE = 1 / 12
 """Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""
+LEAST_DUE = 1e-3
+"""Share of the exposed pixels: where fewer are due, as in the dark, a single electron would be a wonder."""
 
 
 def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
-    """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed.
+    """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels, over what it is for the true frames: less than 1 only where
+    var(Y) is below `ROUNDING_VARIANCE`, which is taken instead. 1 where nothing is exposed.
 
     `frames` are (B, H, W) in detector counts. About 1 for the true frames; above for others, or when the noise model is
     wrong; below, they follow its noise: see `chi2`. var(Y) is the noise model's at the sum of the frames, and that
@@ -34,17 +37,19 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
     coding = group.coding
     if frames.shape != (coding.ratio, *coding.shape):
         raise InputError(f"frames are {frames.shape}, expected {(coding.ratio, *coding.shape)} as the group has them")
-    total, exposed = 0.0, 0
+    total, due, exposed = 0.0, 0.0, 0
     for rows in row_bands(coding.shape, coding.ratio):
         masks = coding.window(rows)
         exposure = masks.sum(axis=0, dtype=np.uint16)
         expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
-        variance = np.maximum(noise.variance(expected, exposure), ROUNDING_VARIANCE)
+        own = noise.variance(expected, exposure)
+        variance = np.maximum(own, ROUNDING_VARIANCE)
+        due += float((np.minimum(own / ROUNDING_VARIANCE, 1) * (exposure > 0)).sum())
         variance += np.maximum(group.step_sigma**2 * variance - 1, 0) / 12  # bins of one count are exact
         squares = (group.snapshot[rows] - expected.astype(np.float64)) ** 2 / variance
         total += float(squares.sum())  # 0 where nothing was exposed
         exposed += int(np.count_nonzero(exposure))
-    return total / exposed if exposed else 1.0
+    return total / max(due, exposed * LEAST_DUE) if exposed else 1.0
 
 
 def chi2(plain: float, followed: float) -> float:

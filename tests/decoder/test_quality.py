@@ -45,6 +45,20 @@ def test_frames_that_do_not_explain_the_snapshot_stand_out():
     assert misfit(group, np.zeros_like(truth), NoiseModel()) > 1000
 
 
+@pytest.mark.parametrize("dose", [0.003, 0.01, 0.05])
+def test_where_electrons_are_few_the_true_frames_are_right_still(dose):
+    truth = moving_movie(10, SHAPE, dose).astype(np.float32)
+    found = [misfit(fold(np.random.default_rng(seed).poisson(truth), MASKS), truth, NoiseModel()) for seed in range(8)]
+    assert np.mean(found) == pytest.approx(1, abs=0.1)
+
+
+def test_a_dark_surround_does_not_count():
+    truth = moving_movie(10, SHAPE, 20.0).astype(np.float32)
+    truth[:, :150] = 0
+    group = fold(np.random.default_rng(2).poisson(truth), MASKS)
+    assert misfit(group, truth, NoiseModel()) == pytest.approx(1, abs=0.05)
+
+
 def test_unexposed_pixels_do_not_count():
     masks = coding(SHAPE, MaskSpec("random", 2, 0.2))
     group = fold(np.random.default_rng(3).poisson(9.0, (2, *SHAPE)), masks)
