@@ -21,12 +21,12 @@ LEAST_FREEDOM = 0.05
 ROUNDING_VARIANCE = 1 / 12
 """Counts^2. Snapshots are whole numbers: none is known better than that, however dark and noiseless."""
 LEAST_DUE = 1e-3
-"""Share of the exposed pixels: where fewer are due, as in the dark, a single electron would be a wonder."""
+"""Share of the exposed pixels that counts at least: of frames all dark none would, and a single electron would be a wonder."""
 
 
 def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
-    """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels, over what it is for the true frames: less than 1 only where
-    var(Y) is below `ROUNDING_VARIANCE`, which is taken instead. 1 where nothing is exposed.
+    """mean((Y - sum_t C_t X_t)^2 / var(Y)) over the exposed pixels; 1 where none is exposed. Where var(Y) is below
+    `ROUNDING_VARIANCE` that is taken instead, and a pixel counts as the share of one that it is due.
 
     `frames` are (B, H, W) in detector counts. About 1 for the true frames; above for others, or when the noise model is
     wrong; below, they follow its noise: see `chi2`. var(Y) is the noise model's at the sum of the frames, and that

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from framefold_protocol.errors import FramefoldError
+from framefold_protocol.errors import FramefoldError, ModelError
 from framefold_protocol.masks import MaskKind, MaskSpec, derive_masks
 from framefold_protocol.model import SNAPSHOTS
 from framefold_simulator import Movie, MovieSpec
@@ -121,7 +121,7 @@ def of_file(path: Path) -> Reconstruct:
     import onnxruntime  # training needs none
 
     if not path.is_file():
-        raise FramefoldError(f"{path}: no such model", hint="Name an exported .onnx file, or the folder of a run")
+        raise ModelError(f"{path}: no such model", hint="Name an exported .onnx file, or the folder of a run")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def reconstruct(batch: Batch) -> Tensor:

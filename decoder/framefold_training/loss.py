@@ -16,7 +16,6 @@ Loss = Callable[[AnyNet, Batch], Tensor]
 EARLY_WEIGHT = 0.3
 """Weight in the loss of the estimates before the last, together."""
 
-
 SNAPSHOT_WEIGHT = 2.0
 """Weight in the loss of what the last estimate gets wrong of the snapshot itself, which is what chi2 sees."""
 

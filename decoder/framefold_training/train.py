@@ -1,8 +1,9 @@
 """The training loop: a time budget, a checkpoint every five minutes, exact resumption, a JSON line for each, a curve.
 
-Notable: each clip's loss is relative to what plain averaging would leave, so that fast and slow scenes count alike; all stages'
-estimates are scored; a step that takes far longer than its neighbours (the process was stopped) counts as one of them. Run, or
-run again to resume; with --export the net is scored, exported and gets its card when the budget is spent:
+Notable: each clip's loss is relative to what plain averaging would leave, so that fast and slow scenes count alike, and has a
+term for the snapshot that the frames would fold to (`loss`); all stages' estimates are scored; a step that takes far longer
+than its neighbours (the process was stopped) counts as one of them. Run, or run again to resume; with --export the net is
+scored, exported and gets its card when the budget is spent:
 
     python -m framefold_training.train --tier fast --minutes 80 --out training-runs/fast
     python -m framefold_training.train --start decoder/framefold_decoder/models/fast.onnx --minutes 40 --out ...

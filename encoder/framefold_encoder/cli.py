@@ -159,7 +159,7 @@ class _Progress:
 def _print_summary(summary: Summary, settings: EncoderSettings, *, cut_short: bool = False) -> None:
     print(f"stream      {summary.stream_id}")
     print(f"frames      {summary.frames} in {summary.snapshots} snapshots of {settings.ratio} frames, {summary.gaps} lost")
-    ratio = f"ratio {summary.wire_ratio:.2f}" if summary.wire_ratio else "not all of them"
+    ratio = f"ratio {summary.wire_ratio:.2f}" if summary.complete else "not all of them"
     print(f"wire        {summary.bytes_in:,} bytes in, {summary.bytes_wire:,} sent: {ratio}")
     print(f"encoder     {summary.encoder_gb_s:.2f} GB/s folding and coding")
     print(f"CPU         {summary.cpu_s_per_gigapixel:.1f} s per gigapixel, all threads")

@@ -35,4 +35,4 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
 @cache
 def _tell() -> None:
     where = "neither framefold's own folders nor the user's cache can be written"
-    _log.warning("%s: every start compiles anew, for many seconds; set NUMBA_CACHE_DIR to a folder that can", where)
+    _log.warning("%s: every start compiles anew, for many seconds; set NUMBA_CACHE_DIR to one that can", where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,10 @@ def test_frames_that_were_written_anew_are_another_version(path: Path) -> None:
             versions.append(source.info.version)
     with open_source(f"file:{path}") as source:
         assert versions[0] != versions[1] == source.info.version
+
+
+def test_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"probe_5\xb5m.zarr")
+    write_zarr(path, recording())
+    with open_source(f"file:{path}") as source:
+        np.testing.assert_array_equal(read_all(source), recording())

@@ -5,6 +5,7 @@ A format brings `Frames`, which fetches frames by number, and never sees the uns
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -35,11 +36,11 @@ class Frames(Protocol):
 
 def _version(files: list[Path]) -> str:
     """Another one when any of the files is another, of another size or from another time."""
-    found = [(str(file), file.stat()) for file in sorted(files)]
+    found = [(os.fsencode(file), file.stat()) for file in sorted(files)]
     size, changed = sum(one.st_size for _, one in found), max(one.st_mtime_ns for _, one in found)
     if len(found) == 1:
         return f"{size} bytes, changed {changed}"
-    each = crc32(*(f"{name} {one.st_size} {one.st_mtime_ns}\n".encode() for name, one in found))
+    each = crc32(*(b"%b %d %d\n" % (name, one.st_size, one.st_mtime_ns) for name, one in found))
     return f"{size} bytes in {len(found)} files, changed {changed}, {each:08x}"
 
 
