@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,8 @@ import numpy.typing as npt
 from framefold_decoder.quality import ROUNDING_VARIANCE
 from framefold_decoder.reconstruct.base import FoldedGroup, Frames
 from framefold_protocol.coding import BLOCK, Coding
+from framefold_protocol.compiled import compiled
+from framefold_protocol.masks import Bits
 from framefold_protocol.noise import NoiseModel
 
 BLOCKS = 32
@@ -28,7 +29,6 @@ LARGEST = 0.5
 _GOLDEN = 0.6180339887498949
 
 Floats = npt.NDArray[np.float64]
-Sums = npt.NDArray[Any]
 Part = tuple[slice, slice]
 """Rows and columns of a block."""
 
@@ -46,10 +46,10 @@ def correct(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> None:
     offset, factors = np.float32(noise.offset_counts), (1 + missing).astype(np.float32)[:, None, None]
     for block in blocks:
         part = frames[:, *block]
-        part -= offset
         part *= factors
-        part += offset
-        np.maximum(part, 0, out=part)
+        if offset:
+            part += offset * (1 - factors)
+            np.maximum(part, 0, out=part)
 
 
 def _blocks(coding: Coding) -> Iterator[Part]:
@@ -76,7 +76,7 @@ def _missing(group: FoldedGroup, frames: Frames, noise: NoiseModel, blocks: list
     for k in seen:
         normal, part = _sums(group, frames, noise, blocks[k])
         normals.append(normal)
-        sides.append(part.sum((1, 2), dtype=np.float64))
+        sides.append(part.sum((1, 2)))
         scores[:, : part.shape[1], : part.shape[2]] += part
     cells = BLOCK // period
     samples = scores.reshape(len(frames), cells, period, cells, period).sum((1, 3))
@@ -103,21 +103,44 @@ def _period(group: FoldedGroup) -> int:
     return math.gcd(BLOCK, *(masks.spec.period for masks in group.coding.families))
 
 
-def _sums(group: FoldedGroup, frames: Frames, noise: NoiseModel, block: Part) -> tuple[Sums, Sums]:
-    """A block's share of the normal equations' matrix (B, B), and of their right-hand side each pixel's (B, rows, columns).
+def _sums(group: FoldedGroup, frames: Frames, noise: NoiseModel, block: Part) -> tuple[Floats, Floats]:
+    """A block's share of the normal equations' matrix (B, B), and of their right-hand side each pixel's (B, rows, columns)."""
+    bits, seen = group.coding.window(*block), noise.in_bins(group.step_sigma)
+    normal, scores = np.zeros((len(bits), len(bits))), np.zeros(bits.shape)
+    numbers = float(noise.offset_counts), float(seen.counts_per_electron), float(seen.read_noise_counts) ** 2
+    _gather(np.ascontiguousarray(frames[:, *block]), bits, group.snapshot[block].astype(np.float64), numbers, normal, scores)
+    return normal + np.tril(normal, -1).T, scores
 
-    Pixels that are exposed always or never tell nothing.
+
+@compiled()
+def _gather(
+    frames: Frames, bits: Bits, snapshot: Floats, numbers: tuple[float, float, float], normal: Floats, scores: Floats
+) -> None:
+    """The lower half of the matrix, and the right-hand sides, of one block. Compiled: in most pixels few frames are exposed.
+
+    `numbers`: offset, gain and variance without electrons. Pixels that are exposed always or never tell nothing.
     """
-    exposure, offset = group.coding.exposure(*block), np.float64(noise.offset_counts)
-    signal = group.coding.window(*block) * (frames[:, *block] - np.float32(offset))
-    expected = signal.sum(0)
-    variance = noise.in_bins(group.step_sigma).variance(expected + offset * exposure, exposure)
-    weight = ((exposure > 0) & (exposure < len(frames))) / np.maximum(variance, np.float32(ROUNDING_VARIANCE))
-    left = (group.snapshot[block] - offset * exposure - expected).astype(np.float32)
-    return _products(signal * weight, signal), signal * (weight * left)
+    offset, gain, dark = numbers
+    count, height, width = bits.shape
+    which, signal = np.empty(count, np.intp), np.empty(count)
+    for y in range(height):
+        for x in range(width):
+            exposed, expected = 0, 0.0
+            for t in range(count):
+                which[exposed], signal[exposed] = t, frames[t, y, x] - offset
+                expected += bits[t, y, x] * signal[exposed]
+                exposed += bits[t, y, x]  # what is not exposed is written over: chance is no branch to predict
+            if 0 < exposed < count:
+                weight = 1 / max(gain * max(expected, 0.0) + dark * exposed, ROUNDING_VARIANCE)
+                left = snapshot[y, x] - offset * exposed - expected
+                for i in range(exposed):
+                    weighted = weight * signal[i]
+                    scores[which[i], y, x] = weighted * left
+                    for j in range(i + 1):
+                        normal[which[i], which[j]] += weighted * signal[j]
 
 
-def _products(one: Sums, other: Sums) -> Floats:
+def _products(one: Floats, other: Floats) -> Floats:
     """Of images (B, rows, columns) with others, summed over the pixels: (B, B).
 
     Row by row: products of that size BLAS makes by itself, without threads of its own that get into the way of ONNX Runtime's.
