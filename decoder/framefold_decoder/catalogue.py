@@ -201,9 +201,10 @@ class Catalogue:
         with self._session() as session:
             return list(session.scalars(wanted))
 
-    def pending(self, stream_id: str | None = None, limit: int = 1000) -> list[tuple[str, int]]:
-        """(stream id, position) of snapshots that are stored and not reconstructed, in order; of all streams or of one."""
-        wanted = select(PositionRow.stream_id, PositionRow.position).where(UNDECODED)
+    def pending(self, stream_id: str | None = None, limit: int = 1000, start: int = 0) -> list[tuple[str, int]]:
+        """(stream id, position) of snapshots that are stored and not reconstructed, in order; of all streams or of one, from
+        position `start` on."""
+        wanted = select(PositionRow.stream_id, PositionRow.position).where(UNDECODED, PositionRow.position >= start)
         if stream_id is not None:
             wanted = wanted.where(PositionRow.stream_id == stream_id)
         with self._session() as session:

@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -37,6 +38,8 @@ _PATIENCE_S = 3.0, 600.0
 last one took to come."""
 _RECENT = 64
 """Positions in which the last two groups are looked for: one may be in several parts, and have audit frames beside it."""
+_PAGE = 8
+"""Pending snapshots that are asked for at a time."""
 _TICK_S = 1.0
 _RETRY_S = 10.0
 """After this a snapshot is tried again that the store did not take."""
@@ -56,6 +59,8 @@ class Unfolder:
         self._requested: deque[Task] = deque()
         self._turns: dict[str, int] = {}
         """When each stream that waits had its last turn, counted."""
+        self._hopeless: dict[str, int] = {}
+        """Up to which position all that is pending of it failed for good."""
         self._storing: tuple[Task, Future[None]] | None = None
         self._store_thread = ThreadPoolExecutor(1, "unfolder-store")
         self._closing = threading.Event()
@@ -162,14 +167,26 @@ class Unfolder:
         storing, catalogue = self._storing[0][:2] if self._storing else None, self._library.catalogue
         waiting = sorted(catalogue.pending_streams(), key=lambda stream_id: self._turns.get(stream_id, 0))
         self._turns = {stream_id: self._turns.get(stream_id, 0) for stream_id in waiting}
+        self._hopeless = {stream_id: self._hopeless.get(stream_id, 0) for stream_id in waiting}
         for stream_id in waiting:
-            passed_over = sum(failed[0] == stream_id for failed in self._failed) + 1  # and the one being stored
-            for task in catalogue.pending(stream_id, limit=passed_over + 1):
-                again, _ = self._failed.get(task, (0.0, ""))
-                if task != storing and time.monotonic() >= again and self._has_neighbours(*task):
+            for task in self._worth_trying(stream_id):
+                if task != storing and self._has_neighbours(*task):
                     self._turns[stream_id] = max(self._turns.values()) + 1
                     return *task, self._model
         return self._next_requested()
+
+    def _worth_trying(self, stream_id: str) -> Iterator[tuple[str, int]]:
+        """What is pending of a stream, in order, but for what failed: for good, or a moment ago."""
+        start, hopeless_so_far = self._hopeless[stream_id], True
+        while page := self._library.catalogue.pending(stream_id, _PAGE, start):
+            start = page[-1][1] + 1
+            for task in page:
+                again, _ = self._failed.get(task, (0.0, ""))
+                hopeless_so_far &= again == math.inf
+                if hopeless_so_far:
+                    self._hopeless[stream_id] = task[1] + 1
+                elif time.monotonic() >= again:
+                    yield task
 
     def _next_requested(self) -> Task | None:
         """The first that has its neighbours; those of a stream that is gone are forgotten."""

@@ -119,6 +119,7 @@ def test_snapshots_are_pending_until_they_are_decoded(catalogue, example):
     catalogue.record("f" * 32, other.messages, 10)
     assert set(catalogue.pending()) == {(stream_id, 0), (stream_id, 1), *(("f" * 32, p) for p in range(3))}
     assert catalogue.pending("f" * 32, limit=2) == [("f" * 32, 0), ("f" * 32, 1)]
+    assert catalogue.pending("f" * 32, start=1) == [("f" * 32, 1), ("f" * 32, 2)]
 
     catalogue.mark_decoded(stream_id, 1, "gap-tv", chi2=1.5)
     catalogue.mark_decoded(stream_id, 1, "net", chi2=float("nan"), psnr=30.0)

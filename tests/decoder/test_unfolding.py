@@ -236,3 +236,19 @@ def test_a_request_leaves_waiting_those_that_wait_for_their_neighbours(library):
         wait_for(lambda: decoded(library) == set(range(5)) and not unfolder._requested)
     settings = [store.group(position).provenance.settings for position in range(5)]
     assert [(one["snapshots_before"], one["snapshots_after"]) for one in settings] == [(0, 2), (1, 2), (2, 2), (2, 1), (2, 0)]
+
+
+def test_a_long_stream_that_no_model_fits_costs_no_more_for_each_snapshot(library, monkeypatch):
+    class Refusing(Registry):
+        def choose(self, name, coding):
+            raise ModelError("no model fits")
+
+    count, asked, pending = 120, [], library.catalogue.pending
+    monkeypatch.setattr(
+        library.catalogue, "pending", lambda *which, **how: asked.append(rows := pending(*which, **how)) or rows
+    )
+    library.put(STREAM.stream_id, [snapshot(k) for k in range(count)], 100)
+    library.finish(STREAM.stream_id, count, 4 * count)
+    with Unfolder(library, Refusing(), "auto") as unfolder:
+        wait_for(lambda: unfolder.problem(STREAM.stream_id, count - 1))
+    assert sum(map(len, asked)) < 20 * count
