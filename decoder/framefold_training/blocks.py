@@ -27,7 +27,7 @@ def residual_blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
-def quiet(layer: nn.Conv2d) -> None:
+def quiet(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Begin without a bias."""
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

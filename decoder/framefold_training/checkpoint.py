@@ -66,10 +66,19 @@ def read_checkpoint(run: Path) -> State:
 
 def load_net(run: Path) -> AnyNet:
     """The averaged net of the checkpoint in the folder `run`, ready to use. Raises `ModelError` as `read_checkpoint`."""
-    state = read_checkpoint(run)
+    return built(read_checkpoint(run), run).eval()
+
+
+def built(state: State, where: Path) -> AnyNet:
+    """The averaged net. Raises `ModelError` when its weights are not those of such a net, as of another version's."""
     net = build(recall(state.progress["spec"]["net"]))
-    net.load_state_dict(state.weights)
-    return net.eval()
+    try:
+        net.load_state_dict(state.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        message = f"the weights in {where} are not those of a net of this version: {reason}"
+        raise ModelError(message, hint="Train again, or use the framefold that made it") from error
+    return net
 
 
 def _joined(run: Path, parts: list[str]) -> Tensors:

@@ -34,7 +34,7 @@ from framefold_training.birnat import Birnat
 from framefold_training.checkpoint import load_net, read_checkpoint
 from framefold_training.data import DOSE_RANGE, Batch
 from framefold_training.evaluate import Reconstruct, Score, clips, folded, of_file, of_net, score, summary
-from framefold_training.exported import ANCESTRY
+from framefold_training.exported import ANCESTRY, LEARNED
 from framefold_training.model import MULTIPLE
 from framefold_training.tiers import AnyNet, multiply_adds
 
@@ -178,7 +178,7 @@ def _provenance(run: Path, progress: dict[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "data": {**spec["data"], "pool": pool, "sources": sources},
         "net": spec["net"],
-        "rate": spec["rate"],
+        **{key: spec[key] for key in LEARNED if key in spec},
         **{key: progress[key] for key in ANCESTRY if key in progress},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
     }

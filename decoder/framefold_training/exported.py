@@ -14,23 +14,29 @@ from typing import Any
 import torch
 
 from framefold_protocol.errors import ModelError
-from framefold_training.checkpoint import State, read_checkpoint
+from framefold_training.checkpoint import State, built, read_checkpoint
 from framefold_training.tiers import build, recall
 
 SUFFIX = ".onnx"
+LEARNED = ("rate", "snapshot_weight")
+"""What cards tell of how a net learned. Nets of before were not asked for their snapshot, and say nothing of it."""
 ANCESTRY = ("start", "finetuned", "averaged")
 """What cards and checkpoints tell of where a net comes from besides its own training."""
 
 
 def read_start(path: Path) -> State:
     """The weights in the folder of a run, or in NAME.onnx beside its card. Raises `ModelError` when they cannot be read."""
-    return _read_model(path) if path.suffix == SUFFIX else read_checkpoint(path)
+    state = _read_model(path) if path.suffix == SUFFIX else read_checkpoint(path)
+    built(state, path)
+    return state
 
 
 def told(path: Path, state: State) -> dict[str, Any]:
     """What a card says of the net that training went on from."""
-    made = {"name": path.stem, "minutes": round(state.progress["minutes"], 1), "steps": state.progress["step"]}
-    return {**made, **{key: state.progress[key] for key in ("sha256", *ANCESTRY) if key in state.progress}}
+    progress = state.progress
+    made = {"name": path.stem, "minutes": round(progress["minutes"], 1), "steps": progress["step"]}
+    learned = {key: progress["spec"][key] for key in LEARNED if key in progress["spec"]}
+    return {**made, **learned, **{key: progress[key] for key in ("sha256", *ANCESTRY) if key in progress}}
 
 
 def _read_model(path: Path) -> State:
@@ -46,6 +52,7 @@ def _read_model(path: Path) -> State:
         names = build(recall(made["net"])).state_dict()
         weights = {name: torch.from_numpy(onnx.numpy_helper.to_array(found[name]).copy()) for name in names}
         spec = {key: made[key] for key in ("data", "net", "device", "rate")}
+        spec |= {key: made[key] for key in LEARNED if key in made}
         progress = {"step": made["steps"], "minutes": made["minutes"], "spec": spec, "sha256": digest}
     except Exception as error:  # onnx raises whatever a damaged file makes of it
         hint = "Name the folder of a run, or a model made by framefold_training.export, its card beside it"

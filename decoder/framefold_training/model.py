@@ -57,7 +57,7 @@ class Stage(nn.Module):
         self.up_again = nn.Conv2d(eighth, quarter, 1)
         self.up = nn.Conv2d(quarter, half, 1)
         self.after = residual_blocks(half, spec.blocks[0])
-        self.tail = nn.Conv2d(half, 4 * spec.modes, 1)
+        self.tail = nn.ConvTranspose2d(half, spec.modes, 2, stride=2)
         nn.init.normal_(self.tail.weight, std=1e-3)
         quiet(self.tail)
         self.step_offset = nn.Parameter(torch.zeros(spec.modes, 1, 1))
@@ -72,7 +72,7 @@ class Stage(nn.Module):
         deep = deep + _doubled(self.up_again(self.deepest(functional.relu(self.down_again(deep)))))
         hidden = self.after(hidden + _doubled(self.up(deep)))
         step = torch.sigmoid(self.step_offset - self.step_slope * torch.log(30 * noise))
-        return step * back + functional.pixel_shuffle(self.tail(hidden), 2).float(), hidden
+        return step * back + self.tail(hidden).float(), hidden
 
 
 class Net(nn.Module):

@@ -11,6 +11,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class TrainSpec:
     rate: float = 8e-4
     """Peak learning rate."""
     checkpoint_minutes: float = 5.0
+    snapshot_weight: float = 2.0
+    """Of the snapshot's error in the loss."""
     workers: int = 1
     """Processes that render movies; 0: this one."""
     threads: int = 1
@@ -57,6 +60,8 @@ class TrainSpec:
         """Raise `FramefoldError` for what nothing could train with."""
         if self.steps is None and not self.minutes > 0:
             raise FramefoldError(f"minutes is {self.minutes:g}, expected more than 0", hint="Give a time to train for")
+        if not self.snapshot_weight >= 0:
+            raise FramefoldError(f"snapshot_weight is {self.snapshot_weight:g}, expected 0 or more")
         if self.threads < 1:
             raise FramefoldError(f"threads is {self.threads}, expected 1 or more")
         if self.workers < 0:
@@ -74,10 +79,10 @@ class Run:
     """A net in training: what a checkpoint holds, and one step of it."""
 
     def __init__(self, spec: TrainSpec, loss: Loss | None = None) -> None:
-        """`loss`: `visible_loss` unless another is given."""
+        """`loss`: `visible_loss` at the spec's weight unless another is given."""
         torch.manual_seed(spec.data.seed)
         self.spec, self.step, self.minutes = spec, 0, 0.0
-        self.loss = loss or visible_loss
+        self.loss = loss or partial(visible_loss, weight=spec.snapshot_weight)
         self.start: dict[str, Any] = {}
         """What is told of the net that this run began with; empty: chance."""
         self.net = self._to_device(build(spec.net))

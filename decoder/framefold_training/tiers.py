@@ -12,6 +12,7 @@ from framefold_training.model import Net, NetSpec
 
 AnyNet = Net | Birnat
 AnySpec = NetSpec | BirnatSpec
+CONVOLUTIONS = nn.Conv2d, nn.ConvTranspose2d
 
 TIERS: dict[str, AnySpec] = {
     "fast": NetSpec(),
@@ -43,10 +44,11 @@ def multiply_adds(net: nn.Module, *inputs: Tensor) -> int:
 
     def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        assert isinstance(layer, nn.Conv2d)
-        total += output.numel() * layer.weight[0].numel()
+        assert isinstance(layer, CONVOLUTIONS)
+        turned = isinstance(layer, nn.ConvTranspose2d)  # its patches do not overlap
+        total += output.numel() * (len(layer.weight) if turned else layer.weight[0].numel())
 
-    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_hook(count) for layer in net.modules() if isinstance(layer, CONVOLUTIONS)]
     net(*inputs)
     for hook in hooks:
         hook.remove()

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from framefold_protocol.errors import FramefoldError
 from framefold_training.birnat import BirnatSpec
-from framefold_training.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from framefold_training.checkpoint import CHECKPOINT, write_checkpoint
 from framefold_training.clock import Clock
 from framefold_training.curve import plot_curve
 from framefold_training.data import DataSpec, make_batch
 from framefold_training.evaluate import validate
+from framefold_training.exported import read_start
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.run import Run, TrainSpec
 from framefold_training.tiers import TIERS
@@ -38,7 +39,7 @@ def train(spec: TrainSpec, out: Path, start: Path | None = None) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     run, clock = Run(spec), Clock()
     if (out / CHECKPOINT).exists():
-        run.restore(read_checkpoint(out))
+        run.restore(read_start(out))
     elif start:
         run.begin_with(start)
     with open_pool(spec.data.pool, run.step, spec.workers, torch.device(spec.device)) as pool:
@@ -86,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument("--size", type=int, default=96, help="side of the crops, pixels")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
+    parser.add_argument("--snapshot-weight", type=float, default=2.0, help="of the snapshot's error in the loss")
     parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
     parser.add_argument("--threads", type=int, default=1, help="that learn, each from its share of a batch")
     parser.add_argument("--slots", type=int, default=96, help="movies held, 8 MB each")
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     net = replace(tier, ratio=ratios[0]) if isinstance(tier, BirnatSpec) else tier
     pool = PoolSpec(slots=given.slots, life=given.life, atoms=given.atoms, seed=given.seed)
     data = DataSpec(ratios, given.size, given.batch, given.seed, pool=pool)
-    rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "threads", "rate")}
+    rest = {name: getattr(given, name) for name in ("minutes", "device", "workers", "threads", "rate", "snapshot_weight")}
     train(TrainSpec(net=net, data=data, **rest), given.out, given.start)
     if given.export:
         from framefold_training.export import export  # onnx, needed only now

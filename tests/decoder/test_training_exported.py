@@ -13,7 +13,7 @@ from framefold_decoder.reconstruct.registry import PACKAGED
 from framefold_protocol.errors import ModelError
 from framefold_protocol.model import ModelCard
 from framefold_training.average import average
-from framefold_training.checkpoint import load_net, read_checkpoint
+from framefold_training.checkpoint import load_net, read_checkpoint, write_checkpoint
 from framefold_training.evaluate import of_file, of_net
 from framefold_training.export import export
 from framefold_training.exported import read_start
@@ -85,6 +85,16 @@ def test_what_is_no_model_is_named(exported, tmp_path, name):
         read_start(tmp_path / name)
 
 
+def test_weights_of_another_version_are_named(exported, tmp_path):
+    state = read_checkpoint(exported / "run")
+    name = "stages.0.tail.weight"
+    tmp_path.joinpath("old").mkdir()
+    write_checkpoint(tmp_path / "old", replace(state, weights=state.weights | {name: state.weights[name][:1]}, training={}))
+    for use in (load_net, read_start, lambda run: train(SPEC, run), lambda run: train(SPEC, tmp_path / "new", run)):
+        with pytest.raises(ModelError, match=rf"the weights in .*old are not those .* {name}"):
+            use(tmp_path / "old")
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGED.glob("*.onnx")), ids=lambda path: path.stem)
 def test_what_ships_can_be_gone_on_from(path):
     state = read_start(path)
@@ -97,16 +107,14 @@ def test_what_ships_can_be_gone_on_from(path):
 def test_the_mean_of_two_nets_is_a_run_whose_card_tells_of_both(exported, tmp_path):
     for seed in (1, 2):
         data = replace(SPEC.data, seed=seed)
-        train(replace(SPEC, steps=2, data=data), tmp_path / f"run{seed}", exported / "run")
+        train(replace(SPEC, steps=2, data=data, snapshot_weight=2.0 * seed), tmp_path / f"run{seed}", exported / "run")
     average([tmp_path / "run1", tmp_path / "run2"], tmp_path / "mean")
     one, two, mean = (load_net(tmp_path / name) for name in ("run1", "run2", "mean"))
     for first, second, both in zip(one.parameters(), two.parameters(), mean.parameters(), strict=True):
         torch.testing.assert_close(both, (first + second) / 2)
     made = export(tmp_path / "mean", tmp_path / "mean-net", scored=False).training
-    assert [(net["name"], net["steps"], net["start"]["name"]) for net in made["averaged"]] == [
-        ("run1", 2, "run"),
-        ("run2", 2, "run"),
-    ]
+    told = [(net["name"], net["steps"], net["snapshot_weight"], net["start"]["name"]) for net in made["averaged"]]
+    assert told == [("run1", 2, 2.0, "run"), ("run2", 2, 4.0, "run")]
     assert made["steps"] == 4
     average([tmp_path / "mean", tmp_path / "mean-net.onnx"], tmp_path / "again")
     assert torch.equal(next(load_net(tmp_path / "again").parameters()), next(mean.parameters()))

@@ -48,6 +48,13 @@ def test_every_tier_learns_a_step(tier):
     assert any(not torch.equal(one, before[name]) for name, one in run.net.state_dict().items())
 
 
+def test_a_run_learns_by_its_weight_of_the_snapshot():
+    batch = some_batch()
+    none, twice, thrice = (float(Run(replace(SPEC, snapshot_weight=weight)).learn(batch)) for weight in (0, 2, 3))
+    assert thrice - twice == pytest.approx((twice - none) / 2, rel=1e-3)
+    assert twice > none + 1e-3
+
+
 def test_threads_learn_what_one_learns():
     batch, runs = some_batch(count=4), [Run(replace(SPEC, threads=threads)) for threads in (1, 3)]
     losses = [[float(run.learn(batch)) for _ in range(3)] for run in runs]
@@ -160,6 +167,7 @@ def test_psnr_takes_the_peak_of_the_truth():
         (("--device", "cuda"), "device is cuda, but torch finds no GPU"),
         (("--threads", "0"), "threads is 0, expected 1 or more"),
         (("--workers", "-1"), "workers is -1, expected 0 or more"),
+        (("--snapshot-weight", "-1"), "snapshot_weight is -1, expected 0 or more"),
         (("--slots", "0"), "slots is 0, expected 1 or more"),
         (("--ratio", "40"), "ratio '40' is not numbers and ranges from 2 to 32"),
     ],
