@@ -38,7 +38,7 @@ def average(models: list[Path], out: Path) -> None:
     progress = {
         "step": sum(state.progress["step"] for state in states),
         "minutes": sum(state.progress["minutes"] for state in states),
-        "spec": first.progress["spec"],
+        "spec": {key: value for key, value in first.progress["spec"].items() if key != "snapshot_weight"},  # each has its own
         "averaged": [told(model, state) for model, state in zip(models, states, strict=True)],
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,7 @@ def test_the_mean_of_two_nets_is_a_run_whose_card_tells_of_both(exported, tmp_pa
     told = [(net["name"], net["steps"], net["snapshot_weight"], net["start"]["name"]) for net in made["averaged"]]
     assert told == [("run1", 2, 2.0, "run"), ("run2", 2, 4.0, "run")]
     assert made["steps"] == 4
+    assert "snapshot_weight" not in made
     average([tmp_path / "mean", tmp_path / "mean-net.onnx"], tmp_path / "again")
     assert torch.equal(next(load_net(tmp_path / "again").parameters()), next(mean.parameters()))
 
