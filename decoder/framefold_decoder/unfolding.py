@@ -60,7 +60,7 @@ class Unfolder:
         self._turns: dict[str, int] = {}
         """When each stream that waits had its last turn, counted."""
         self._hopeless: dict[str, int] = {}
-        """Up to which position all that is pending of it failed for good."""
+        """Of each stream that waits: what is pending before this position failed for good."""
         self._storing: tuple[Task, Future[None]] | None = None
         self._store_thread = ThreadPoolExecutor(1, "unfolder-store")
         self._closing = threading.Event()

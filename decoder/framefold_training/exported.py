@@ -19,13 +19,14 @@ from framefold_training.tiers import build, recall
 
 SUFFIX = ".onnx"
 LEARNED = ("rate", "snapshot_weight")
-"""What cards tell of how a net learned. Nets of before were not asked for their snapshot, and say nothing of it."""
+"""What cards tell of how a net learned; means, and nets from before it was a setting, tell no `snapshot_weight`."""
 ANCESTRY = ("start", "finetuned", "averaged")
 """What cards and checkpoints tell of where a net comes from besides its own training."""
 
 
 def read_start(path: Path) -> State:
-    """The weights in the folder of a run, or in NAME.onnx beside its card. Raises `ModelError` when they cannot be read."""
+    """The weights in the folder of a run, or in NAME.onnx beside its card. Raises `ModelError` when they cannot be read, or are
+    not those of a net of this version."""
     state = _read_model(path) if path.suffix == SUFFIX else read_checkpoint(path)
     built(state, path)
     return state

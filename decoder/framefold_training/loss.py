@@ -16,16 +16,20 @@ Loss = Callable[[AnyNet, Batch], Tensor]
 EARLY_WEIGHT = 0.3
 """Weight in the loss of the estimates before the last, together."""
 
+SNAPSHOT_WEIGHT = 2.0
+"""Weight in the loss of what the last estimate gets wrong of the snapshot itself, which is what chi2 sees, unless another is
+asked for."""
+
 
 def relative_loss(net: AnyNet, batch: Batch) -> Tensor:
     """Root mean square error of each clip over that of the plain mean of its frames, averaged; all estimates weighed."""
     return _relative(_estimates(net, batch), batch)
 
 
-def visible_loss(net: AnyNet, batch: Batch, weight: float = 2.0) -> Tensor:
+def visible_loss(net: AnyNet, batch: Batch, weight: float = SNAPSHOT_WEIGHT) -> Tensor:
     """`relative_loss`, and beside it the error of the snapshot that the frames would fold to, where it is not small against its
     noise: what moves fast at a high dose is hopeless next to averaging's error, but not next to the noise. `weight` is that
-    of this part, which is what chi2 sees."""
+    of this part."""
     estimates = _estimates(net, batch)
     visible = (1 + snapshot_error(estimates[-1], batch)).sqrt().mean() - 1
     return _relative(estimates, batch) + weight * visible

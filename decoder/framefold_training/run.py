@@ -23,7 +23,7 @@ from framefold_training.checkpoint import State
 from framefold_training.data import Batch, DataSpec
 from framefold_training.exported import read_start, told
 from framefold_training.growing import fitted
-from framefold_training.loss import Loss, visible_loss
+from framefold_training.loss import SNAPSHOT_WEIGHT, Loss, visible_loss
 from framefold_training.tiers import TIERS, AnyNet, AnySpec, build, describe, recall
 
 AVERAGING = 0.999
@@ -45,7 +45,7 @@ class TrainSpec:
     rate: float = 8e-4
     """Peak learning rate."""
     checkpoint_minutes: float = 5.0
-    snapshot_weight: float = 2.0
+    snapshot_weight: float = SNAPSHOT_WEIGHT
     """Of the snapshot's error in the loss."""
     workers: int = 1
     """Processes that render movies; 0: this one."""

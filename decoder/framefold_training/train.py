@@ -29,6 +29,7 @@ from framefold_training.curve import plot_curve
 from framefold_training.data import DataSpec, make_batch
 from framefold_training.evaluate import validate
 from framefold_training.exported import read_start
+from framefold_training.loss import SNAPSHOT_WEIGHT
 from framefold_training.pool import Pool, PoolSpec, open_pool
 from framefold_training.run import Run, TrainSpec
 from framefold_training.tiers import TIERS
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument("--size", type=int, default=96, help="side of the crops, pixels")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
-    parser.add_argument("--snapshot-weight", type=float, default=2.0, help="of the snapshot's error in the loss")
+    parser.add_argument("--snapshot-weight", type=float, default=SNAPSHOT_WEIGHT, help="of its error in the loss")
     parser.add_argument("--workers", type=int, default=1, help="processes that render movies")
     parser.add_argument("--threads", type=int, default=1, help="that learn, each from its share of a batch")
     parser.add_argument("--slots", type=int, default=96, help="movies held, 8 MB each")

@@ -244,9 +244,12 @@ def test_a_long_stream_that_no_model_fits_costs_no_more_for_each_snapshot(librar
             raise ModelError("no model fits")
 
     count, asked, pending = 120, [], library.catalogue.pending
-    monkeypatch.setattr(
-        library.catalogue, "pending", lambda *which, **how: asked.append(rows := pending(*which, **how)) or rows
-    )
+
+    def noted(*which, **how):
+        asked.append(pending(*which, **how))
+        return asked[-1]
+
+    monkeypatch.setattr(library.catalogue, "pending", noted)
     library.put(STREAM.stream_id, [snapshot(k) for k in range(count)], 100)
     library.finish(STREAM.stream_id, count, 4 * count)
     with Unfolder(library, Refusing(), "auto") as unfolder:

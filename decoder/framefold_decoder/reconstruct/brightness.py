@@ -116,9 +116,10 @@ def _sums(group: FoldedGroup, frames: Frames, noise: NoiseModel, block: Part) ->
 def _gather(
     frames: Frames, bits: Bits, snapshot: Floats, numbers: tuple[float, float, float], normal: Floats, scores: Floats
 ) -> None:
-    """The lower half of the matrix, and the right-hand sides, of one block. Compiled: in most pixels few frames are exposed.
+    """Add a block's share to the lower half of the matrix (B, B), and write the right-hand sides, which are 0 before.
 
-    `numbers`: offset, gain and variance without electrons. Pixels that are exposed always or never tell nothing.
+    Frames, bits and scores are (B, rows, columns), the snapshot (rows, columns). `numbers`: offset, gain and variance without
+    electrons, in counts. Pixels that are exposed always or never tell nothing. Compiled: in most few frames are exposed.
     """
     offset, gain, dark = numbers
     count, height, width = bits.shape
