@@ -4,6 +4,9 @@ PYTHON ?= python3
 PIP_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# The build of ONNX Runtime: that of OpenVINO where there is one.
+RUNTIME = $(shell $(BIN)/python -c 'import platform as p, sys; \
+  print("openvino" if (sys.platform, p.machine()) == ("linux", "x86_64") and sys.version_info < (3, 14) else "decoder")')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types layers tests soak openapi clean
@@ -53,9 +56,9 @@ $(BIN)/python:
 	  || { rm -rf $(VENV); echo "python3 -m venv does not work here; on Debian: apt install python3-venv"; exit 1; }
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[decoder,client]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[$(RUNTIME),client]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[decoder,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[$(RUNTIME),dev]'
 	@touch $@

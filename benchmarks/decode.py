@@ -1,10 +1,10 @@
 """How fast frames come back: frames per second of each net and of GAP-TV, as the decoder runs them.
 
-    python benchmarks/decode.py [--sides 512] [--provider cpu] [--precisions single,half] [--models NAME ...] [--json PATH]
+    python benchmarks/decode.py [--sides 512] [--providers cpu,openvino] [--precisions single,half] [--models NAME ...]
 
 What a frame costs: a net of c thousand multiply-adds per frame-pixel needs 2 c * 10^3 operations for each pixel, so a core
 that does 10^11 a second in convolutions makes 10^11 / (2 c * 10^3 * 512^2) frames of 512 x 512 a second at most: 190 / c. Large
-frames go through in tiles, so frames per second fall with their pixels and little more. On a GPU ask for `--provider cuda
+frames go through in tiles, so frames per second fall with their pixels and little more. On a GPU ask for `--providers cuda
 --sides 512,2048,4096 --precisions single,half`; the PSNR beside each speed tells what half precision costs.
 
 Snapshots are the simulator's at 20 e-/px, each with two neighbours on both sides, folded by the default masks, or by
@@ -19,6 +19,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -82,9 +83,9 @@ def measure(reconstructor: Reconstructor, one: Case, rounds: int) -> tuple[Row, 
     return {"frames_per_s": len(frames) / took, "provider": reconstructor.provider}, frames
 
 
-def rows_of(options: argparse.Namespace, precision: Precision) -> list[Row]:
-    """All models at one precision."""
-    registry = Registry(options.folder, provider=options.provider, precision=precision, threads=options.threads)
+def rows_of(options: argparse.Namespace, provider: Provider, precision: Precision) -> list[Row]:
+    """All models on one provider at one precision."""
+    registry = Registry(options.folder, provider=provider, precision=precision, threads=options.threads)
     rows = []
     for side, ratio in product(options.sides, options.ratio):
         for mixed in (False, True):
@@ -129,15 +130,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="folder of further models, NAME.onnx with NAME.json")
     parser.add_argument("--sides", type=_whole_numbers, default="512", help="of the frames, pixels (default 512)")
     parser.add_argument("--ratio", type=_whole_numbers, default="20", help="frames per snapshot (default 20)")
-    parser.add_argument("--provider", choices=get_args(Provider), default="cpu")
-    parser.add_argument("--precisions", default="single", help="single, half, or both with a comma (default single)")
+    parser.add_argument("--providers", type=_some_of(Provider), default="auto", help=_several(Provider))
+    parser.add_argument("--precisions", type=_some_of(Precision), default="auto", help=_several(Precision))
     parser.add_argument("--threads", type=int, default=0, help="0: as ONNX Runtime likes")
     parser.add_argument("--rounds", type=int, default=7, help="snapshots timed (default 7)")
     parser.add_argument("--json", type=Path, help="write the JSON document here too")
     options = parser.parse_args()
     measured_on = machine()  # before the cores are busy
     try:
-        rows = [row for precision in options.precisions.split(",") for row in rows_of(options, precision)]
+        rows = [row for one in product(options.providers, options.precisions) for row in rows_of(options, *one)]
     except FramefoldError as error:
         print(f"decode: {error}", file=sys.stderr)
         return 2
@@ -148,6 +149,19 @@ def main() -> int:
 
 def _whole_numbers(text: str) -> list[int]:
     return [int(one) for one in text.split(",")]
+
+
+def _some_of(choices: Any) -> Callable[[str], list[str]]:
+    def some(text: str) -> list[str]:
+        if unknown := {*text.split(",")} - {*get_args(choices)}:
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is none of {', '.join(get_args(choices))}")
+        return text.split(",")
+
+    return some
+
+
+def _several(choices: Any) -> str:
+    return f"of {', '.join(get_args(choices))}; several with commas (default auto)"
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ class DecoderSettings(BaseModel):
     http: str = Field("127.0.0.1:8571", description="Address of the REST service, HOST:PORT")
     model: str = Field("auto", description="Reconstruct with: auto (the net that fits, else gap-tv), a model's name, or none")
     models: Path | None = Field(None, description="Folder of further models, NAME.onnx with NAME.json")
-    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field("auto", description="ONNX Runtime provider")
-    precision: Literal["single", "half"] = Field("single", description="half: a net's convolutions in float16, for GPUs")
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field("auto", description="ONNX Runtime provider")
+    precision: Literal["auto", "single", "half"] = Field(
+        "auto", description="half: nets in 16 bits; auto: half in OpenVINO on CPUs with bfloat16, else single"
+    )
     threads: int = Field(0, ge=0, description="Threads of a reconstruction; 0: one per core")
     masks: Path | None = Field(None, description="Folder of mask files, for streams folded with masks of kind 'file'")
     credit: int = Field(32, ge=1, le=10_000, description="Messages an encoder may have under way beyond what is stored")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from framefold_protocol.processor import multiplies_bfloat16
 from framefold_training.data import Batch
 from framefold_training.tiers import AnyNet
 
@@ -36,7 +37,8 @@ def visible_loss(net: AnyNet, batch: Batch, weight: float = SNAPSHOT_WEIGHT) -> 
 
 
 def _estimates(net: AnyNet, batch: Batch) -> list[Tensor]:
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=batch.noise.is_cuda):  # CPUs are ten times slower in bf16
+    device = batch.noise.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda" or multiplies_bfloat16()):
         return [frames.float() for frames in net.estimates(*batch.inputs.values())]
 
 

@@ -1,4 +1,4 @@
-"""A net in half precision: its convolutions in float16, which a GPU's tensor cores take, all else in float32.
+"""A net in half precision for GPUs: its convolutions in float16, which their tensor cores take, all else in float32.
 
 Projections divide by exposures and noise, whose range float16 does not have; convolutions see features of about 1.
 """
@@ -23,6 +23,8 @@ def in_half_precision(path: Path) -> bytes:
         raise ModelError(f"half precision needs the package onnx: {error}", hint=hint) from error
     try:
         model = onnx.load(path)
+        for k, node in enumerate(model.graph.node):  # older converters name their casts by it alone
+            node.name = node.name or f"node_{k}"
         others = sorted({node.op_type for node in model.graph.node} - HALF)
         converted = convert_float_to_float16(model, keep_io_types=True, op_block_list=others)
         return bytes(converted.SerializeToString())

@@ -16,7 +16,7 @@ import numpy as np
 
 from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
 from framefold_decoder.reconstruct.brightness import correct
-from framefold_decoder.reconstruct.onnx_runtime import CPU, Precision, Provider, import_runtime, open_session
+from framefold_decoder.reconstruct.onnx_runtime import ON_CPU, Precision, Provider, import_runtime, in_half, open_session
 from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.reconstruct.windows import Floats, Window, batches, task, windows
 from framefold_protocol.coding import Coding
@@ -51,7 +51,7 @@ class OnnxNet:
         provider: Provider = "auto",
         threads: int = 0,
         *,
-        precision: Precision = "single",
+        precision: Precision = "auto",
         tile_side: int = TILE_SIDE,
         batch: int | None = None,
     ) -> None:
@@ -63,8 +63,9 @@ class OnnxNet:
         self._tile_side = tile_side
         self._session = open_session(path, provider, threads, precision)
         _check_contract(self._session, path, card)
-        self._precision = precision
-        self._device = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
+        provided = self._session.get_providers()[0]
+        self._half = in_half(provided, precision)
+        self._device = "cpu" if provided in ON_CPU else "cuda"
         self._batch = batch or (1 if self._device == "cpu" else GPU_BATCH)
         self._values = import_runtime().OrtValue
         self._lock = threading.Lock()
@@ -73,7 +74,7 @@ class OnnxNet:
     @property
     def provider(self) -> str:
         """ONNX Runtime's name of the provider in use, and the precision where it is not single."""
-        half = ", half precision" if self._precision == "half" else ""
+        half = ", half precision" if self._half else ""
         return f"{self._session.get_providers()[0]}{half}"
 
     @property

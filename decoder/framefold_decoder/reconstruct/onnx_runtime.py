@@ -11,34 +11,42 @@ import ctypes
 import importlib
 import importlib.metadata
 import io
+import json
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
 from framefold_decoder.reconstruct.half import in_half_precision
 from framefold_protocol.errors import ModelError, installing
+from framefold_protocol.processor import multiplies_bfloat16
 
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-Precision = Literal["single", "half"]
-"""half: convolutions in float16, for GPUs; a CPU would only be slower."""
+Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
+Precision = Literal["auto", "single", "half"]
+"""half: convolutions in float16 on GPUs, everything in bfloat16 by OpenVINO, on CPUs that multiply it; auto: half there, else
+single."""
 
 _log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
+_OPENVINO = "OpenVINOExecutionProvider"
+ON_CPU = frozenset({CPU, _OPENVINO})
+"""Providers that need no GPU."""
 _PREFERRED = {
     "cpu": (CPU,),
+    "openvino": (_OPENVINO, CPU),
     "cuda": ("CUDAExecutionProvider", CPU),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU),
 }
-_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-_LIBRARIES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
+_AUTO = ("CUDAExecutionProvider", _OPENVINO, CPU)
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+_LIBRARIES = {_OPENVINO: "openvino", "CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
 
 
 class ProviderError(ModelError):
     """ONNX Runtime, or the provider asked for, cannot be used: no other model would help."""
 
 
-def open_session(path: Path, provider: Provider, threads: int, precision: Precision = "single") -> Any:
-    """An `onnxruntime.InferenceSession` of the file, on `provider`; `auto` takes CUDA where there is one.
+def open_session(path: Path, provider: Provider, threads: int, precision: Precision = "auto") -> Any:
+    """An `onnxruntime.InferenceSession` of the file, on `provider`; `auto` takes CUDA where there is one, then OpenVINO.
 
     Raises `ProviderError` when the provider cannot be had, `ModelError` when the file is no model or has no half precision.
     """
@@ -51,10 +59,12 @@ def open_session(path: Path, provider: Provider, threads: int, precision: Precis
     runtime.set_default_logger_severity(4)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find; `_obstacle` tells that better
-            if len(wanted) > 1:
+            if not ON_CPU.issuperset(wanted):
                 runtime.preload_dlls()  # CUDA libraries that came with pip are found no other way
-            model = str(path) if precision == "single" else in_half_precision(path)
-            session = runtime.InferenceSession(model, options, providers=wanted)
+            half = in_half(wanted[0], precision)
+            model = in_half_precision(path) if half and wanted[0] != _OPENVINO else str(path)
+            configured = [(one, _openvino(threads, half)) if one == _OPENVINO else one for one in wanted]
+            session = runtime.InferenceSession(model, options, providers=configured)
     except ModelError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base
@@ -64,10 +74,26 @@ def open_session(path: Path, provider: Provider, threads: int, precision: Precis
     if got != wanted[0]:
         reason = f"ONNX Runtime {runtime.__version__} computes on {got}, because {_obstacle(runtime, wanted[0])}"
         if provider != "auto":
-            hint = f"Check the driver with nvidia-smi, get the libraries with {installing('gpu')}, or ask for cpu"
+            hint = f"Get the libraries with {installing(_extra(wanted[0]))}, or ask for cpu"
+            if wanted[0] != _OPENVINO:
+                hint = f"Check the driver with nvidia-smi. {hint}"
             raise ProviderError(f"provider {provider} was asked for, but {reason}", hint=hint)
         _log.warning("%s", reason)
     return session
+
+
+def in_half(provider: str, precision: Precision) -> bool:
+    """Whether ONNX Runtime's `provider` computes in half precision when `precision` is asked for.
+
+    Raises `ProviderError` where OpenVINO would have to imitate it, or would compute in single without a word.
+    """
+    if provider != _OPENVINO:
+        return precision == "half"
+    possible = multiplies_bfloat16()
+    if precision == "half" and not possible:
+        hint = "Ask for auto or single"
+        raise ProviderError("half precision was asked for, but this CPU has no instructions for bfloat16", hint=hint)
+    return possible and precision != "single"
 
 
 def check_installation() -> None:
@@ -75,8 +101,8 @@ def check_installation() -> None:
     installed = [name for name in _DISTRIBUTIONS if _is_installed(name)]
     if len(installed) > 1:
         # They share one folder: the CPU one wins without a word, and removing either breaks the other.
-        hint = f"pip uninstall {' '.join(installed)}, then {installing('decoder')} or '.[gpu]', never both"
-        raise ProviderError(f"{' and '.join(installed)} are both installed, expected one of them", hint=hint)
+        hint = f"pip uninstall {' '.join(installed)}, then {installing('decoder')}, '.[openvino]' or '.[gpu]', only one of them"
+        raise ProviderError(f"{' and '.join(installed)} are installed together, expected one of them", hint=hint)
 
 
 def import_runtime() -> Any:
@@ -93,15 +119,28 @@ def _providers(runtime: Any, provider: Provider) -> list[str]:
     """What to ask ONNX Runtime for, the preferred first; all of it is in this build."""
     available = runtime.get_available_providers()
     if provider == "auto":
-        return [name for name in _PREFERRED["cuda"] if name in available]
+        return [name for name in _AUTO if name in available]
     wanted = _PREFERRED[provider]
     if wanted[0] not in available:
         raise ProviderError(
             f"provider {provider} was asked for, but this build of ONNX Runtime {runtime.__version__} has only "
             f"{', '.join(available)}",
-            hint=f"pip uninstall onnxruntime, then {installing('gpu')}, or ask for cpu",
+            hint=f"pip uninstall onnxruntime, then {installing(_extra(wanted[0]))}, or ask for cpu",
         )
     return [name for name in wanted if name in available]
+
+
+def _extra(provider: str) -> str:
+    """What to install for it."""
+    return "openvino" if provider == _OPENVINO else "gpu"
+
+
+def _openvino(threads: int, half: bool) -> dict[str, str]:
+    """Its options: on the CPU, one request at a time on all threads."""
+    properties = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "NUM_STREAMS": "1"}
+    if threads:
+        properties["INFERENCE_NUM_THREADS"] = str(threads)
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
 
 
 def _obstacle(runtime: Any, provider: str) -> str:

@@ -59,7 +59,7 @@ class Registry:
         folder: Path | None = None,
         *,
         provider: Provider = "auto",
-        precision: Precision = "single",
+        precision: Precision = "auto",
         threads: int = 0,
         packaged: Path = PACKAGED,
     ) -> None:
