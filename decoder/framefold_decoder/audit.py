@@ -115,7 +115,7 @@ def _follow(
     From one more reconstruction, of the snapshot changed at random: see `followed.py`, which needs less to know less.
     """
     change = Change.of(group, noise, np.random.default_rng(_SEED))
-    answer = reconstruct(change.by(1)) - frames
+    answer = reconstruct(change.changed()) - frames
     return np.asarray(answer * (change.counts / np.maximum(change.counts**2, 1)), np.float32)
 
 

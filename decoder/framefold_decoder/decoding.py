@@ -68,7 +68,7 @@ def trust(
     neighbourhood: Neighbourhood, frames: Frames, noise: NoiseModel, reconstructor: Reconstructor, *, number: int = 0
 ) -> tuple[float, float]:
     """chi2 of a group's frames, and the share of the snapshot's noise that they follow."""
-    share = followed(neighbourhood, noise, reconstructor, number)
+    share = followed(neighbourhood, frames, noise, reconstructor, number)
     return chi2(misfit(neighbourhood[0], frames, noise), share), share
 
 

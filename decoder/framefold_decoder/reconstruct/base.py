@@ -37,7 +37,9 @@ class FoldedGroup:
             raise InputError(f"snapshot is {found}, expected unsigned integers {self.coding.shape} as the masks are")
 
     def window(self, rows: slice, columns: slice) -> FoldedGroup:
-        """A part of it that begins at a 64x64 block, to be reconstructed as it is in the whole."""
+        """A part of it that begins at a 64x64 block, to be reconstructed as it is in the whole; all of it is itself."""
+        if self.snapshot[rows, columns].shape == self.snapshot.shape:
+            return self
         return FoldedGroup(self.snapshot[rows, columns], self.coding.cut(rows, columns), self.step_sigma, self.whole or self)
 
     def with_snapshot(self, snapshot: npt.NDArray[np.unsignedinteger]) -> FoldedGroup:
