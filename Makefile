@@ -4,7 +4,8 @@ PYTHON ?= python3
 PIP_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# The build of ONNX Runtime: that of OpenVINO where there is one.
+# The build of ONNX Runtime: that of OpenVINO where there is one. Two in one place would be refused.
+NO_RUNTIME = @$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-openvino 2>/dev/null
 RUNTIME = $(shell $(BIN)/python -c 'import platform as p, sys; \
   print("openvino" if (sys.platform, p.machine()) == ("linux", "x86_64") and sys.version_info < (3, 14) else "decoder")')
 
@@ -56,9 +57,11 @@ $(BIN)/python:
 	  || { rm -rf $(VENV); echo "python3 -m venv does not work here; on Debian: apt install python3-venv"; exit 1; }
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(NO_RUNTIME)
 	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[$(RUNTIME),client]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(NO_RUNTIME)
 	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --editable '.[$(RUNTIME),dev]'
 	@touch $@

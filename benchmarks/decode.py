@@ -1,6 +1,7 @@
 """How fast frames come back: frames per second of each net and of GAP-TV, as the decoder runs them.
 
     python benchmarks/decode.py [--sides 512] [--providers cpu,openvino] [--precisions single,half] [--models NAME ...]
+        [--json PATH]
 
 What a frame costs: a net of c thousand multiply-adds per frame-pixel needs 2 c * 10^3 operations for each pixel, so a core
 that does 10^11 a second in convolutions makes 10^11 / (2 c * 10^3 * 512^2) frames of 512 x 512 a second at most: 190 / c. Large

@@ -1,7 +1,8 @@
 """From one stored snapshot to frames and what is to be known of them: a pure function of store, position and model.
 
-So the unfolder in the service, `framefold-decoder decode` and a worker elsewhere make the same bytes, on a CPU. What frames
-depend on is in their provenance, the noise model in their row: the latest audit group up to the snapshot, never a later one.
+So the unfolder in the service, `framefold-decoder decode` and a worker elsewhere make the same bytes, on CPUs of one kind with
+one provider and precision. What frames depend on is in their provenance, the noise model in their row: the latest audit group
+up to the snapshot, never a later one.
 """
 
 from __future__ import annotations

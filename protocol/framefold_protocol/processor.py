@@ -9,5 +9,6 @@ from llvmlite.binding import get_host_cpu_features
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Whether it has instructions for products of bfloat16; where not, libraries imitate them, far slower than float32."""
+    """Whether it has x86's instructions for products of bfloat16 (AVX512-BF16); where not, libraries imitate them, far slower
+    than float32."""
     return bool(get_host_cpu_features().get("avx512bf16"))

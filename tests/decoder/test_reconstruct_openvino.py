@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -33,10 +35,10 @@ def load(tmp_path):
     return load
 
 
-def seen(shape, spec, level=20.0):
-    """A group, those before it and those after it, and the frames that it was folded from."""
+def seen(shape, spec):
+    """A group with those before it and those after it, and the frames that it was folded from."""
     masks = coding(shape, spec)
-    movie = moving_movie(SNAPSHOTS * spec.ratio, shape, level)
+    movie = moving_movie(SNAPSHOTS * spec.ratio, shape)
     row = [fold(part, masks) for part in np.split(np.random.default_rng(5).poisson(movie), SNAPSHOTS)]
     return (row[REACH], row[:REACH][::-1], row[REACH + 1 :]), movie[REACH * spec.ratio : (REACH + 1) * spec.ratio]
 
@@ -69,6 +71,30 @@ def test_half_precision_hardly_shows_in_the_net_that_ships():
         net = Registry(provider="openvino", precision=precision, threads=1).choose("fast", group[0].coding)
         errors.append(psnr(net.reconstruct(*group, NoiseModel()), truth, float(truth.max())))
     assert errors[1] == pytest.approx(errors[0], abs=0.02)
+
+
+def test_threads_may_share_a_net(load):
+    group, _ = seen((60, 75), MaskSpec(ratio=4))
+    net = load()
+    expected = net.reconstruct(*group, NoiseModel())
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: net.reconstruct(*group, NoiseModel()), range(20)):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["auto", "single"])
+def test_where_openvino_does_not_start_auto_takes_the_cpu_in_single_and_says_so(load, monkeypatch, caplog, precision):
+    real = onnxruntime.InferenceSession
+
+    def start(model, options, providers):
+        """What ONNX Runtime makes of a provider whose libraries do not load."""
+        return real(model, options, providers=[one for one in providers if isinstance(one, str)])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", start)
+    assert load("auto", precision).provider == "CPUExecutionProvider"
+    assert "computes on CPUExecutionProvider, because" in caplog.text
+    with pytest.raises(ProviderError, match=r"provider openvino was asked for.*'\.\[openvino\]'.*or ask for cpu"):
+        load(precision=precision)
 
 
 def test_a_cpu_without_bfloat16_computes_in_single_and_refuses_half(load, monkeypatch):

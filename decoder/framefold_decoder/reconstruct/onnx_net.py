@@ -16,7 +16,7 @@ import numpy as np
 
 from framefold_decoder.reconstruct.base import Beside, FoldedGroup, Frames
 from framefold_decoder.reconstruct.brightness import correct
-from framefold_decoder.reconstruct.onnx_runtime import ON_CPU, Precision, Provider, import_runtime, in_half, open_session
+from framefold_decoder.reconstruct.onnx_runtime import ON_CPU, Precision, Provider, import_runtime, open_session
 from framefold_decoder.reconstruct.scenes import Neighbourhood
 from framefold_decoder.reconstruct.windows import Floats, Window, batches, task, windows
 from framefold_protocol.coding import Coding
@@ -61,11 +61,9 @@ class OnnxNet:
         self.card = card
         self.name = card.name
         self._tile_side = tile_side
-        self._session = open_session(path, provider, threads, precision)
+        self._session, self._half = open_session(path, provider, threads, precision)
         _check_contract(self._session, path, card)
-        provided = self._session.get_providers()[0]
-        self._half = in_half(provided, precision)
-        self._device = "cpu" if provided in ON_CPU else "cuda"
+        self._device = "cpu" if self._session.get_providers()[0] in ON_CPU else "cuda"
         self._batch = batch or (1 if self._device == "cpu" else GPU_BATCH)
         self._values = import_runtime().OrtValue
         self._lock = threading.Lock()
