@@ -5,9 +5,9 @@ PIP_OPTIONS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # The build of ONNX Runtime: that of OpenVINO where there is one. Two in one place would be refused.
-NO_RUNTIME = @$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-openvino 2>/dev/null
 RUNTIME = $(shell $(BIN)/python -c 'import platform as p, sys; \
   print("openvino" if (sys.platform, p.machine()) == ("linux", "x86_64") and sys.version_info < (3, 14) else "decoder")')
+NO_RUNTIME = @$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-openvino 2>/dev/null
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types layers tests soak openapi clean

@@ -143,12 +143,10 @@ def _installing_any() -> str:
 
 
 def _openvino(threads: int, half: bool) -> dict[str, str]:
-    """Its options: on the CPU, one request at a time on all threads, and little kept of sizes of frames that are gone."""
-    properties = {
-        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-        "NUM_STREAMS": "1",
-        "CPU_RUNTIME_CACHE_CAPACITY": _KEPT,
-    }
+    """Its options: on the CPU, one request at a time on all threads, wherever the system lets them run; by itself it binds them
+    to the first cores, where another decoder's are bound, too."""
+    properties = {"INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "NUM_STREAMS": "1"}
+    properties |= {"ENABLE_CPU_PINNING": "NO", "CPU_RUNTIME_CACHE_CAPACITY": _KEPT}
     if threads:
         properties["INFERENCE_NUM_THREADS"] = str(threads)
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": properties})}
