@@ -142,6 +142,6 @@ def test_a_program_tells_its_version_and_what_may_be_chosen(program):
     assert (told.status, told.stdout) == (0, f"{program} {version('framefold')}\n")
     command, choices = {
         "framefold-encoder": ("run", "one of lossless, variance-stabilised"),
-        "framefold-decoder": ("serve", "one of auto, cpu, cuda, tensorrt"),
+        "framefold-decoder": ("serve", "one of auto, cpu, openvino, cuda, tensorrt"),
     }[program]
     assert choices in " ".join(run(program, command, "--help").stdout.split())
