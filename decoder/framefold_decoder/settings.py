@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from framefold_decoder.reconstruct.onnx_runtime import Precision, Provider
 from framefold_protocol.endpoint import check_endpoint, is_loopback
 from framefold_protocol.errors import SettingsError
 from framefold_protocol.keys import KeyPair, read_secret_key
@@ -24,8 +25,8 @@ class DecoderSettings(BaseModel):
     http: str = Field("127.0.0.1:8571", description="Address of the REST service, HOST:PORT")
     model: str = Field("auto", description="Reconstruct with: auto (the net that fits, else gap-tv), a model's name, or none")
     models: Path | None = Field(None, description="Folder of further models, NAME.onnx with NAME.json")
-    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = Field("auto", description="ONNX Runtime provider")
-    precision: Literal["auto", "single", "half"] = Field(
+    provider: Provider = Field("auto", description="ONNX Runtime provider")
+    precision: Precision = Field(
         "auto", description="half: nets in 16 bits; auto: half in OpenVINO on CPUs with bfloat16, else single"
     )
     threads: int = Field(0, ge=0, description="Threads of a reconstruction; 0: one per core")
