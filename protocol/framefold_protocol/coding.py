@@ -7,7 +7,7 @@ who needs the masks of a group (fold, reconstruction, chi2) asks a `Coding` for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -82,7 +82,7 @@ class Coding:
         y, x = (range(side)[part] for side, part in zip(self.shape, (rows, columns), strict=True))
         if y.start % BLOCK or x.start % BLOCK:
             raise InputError(f"the part begins at row {y.start}, column {x.start}, expected multiples of {BLOCK}")
-        families = tuple(replace(one, shape=(len(y), len(x)), cell=one.window(rows, columns)) for one in self.families)
+        families = tuple(one.cut(rows, columns) for one in self.families)
         if self.block_map is None:
             return Coding(families)
         down, across = (slice(part.start // BLOCK, -(-part.stop // BLOCK)) for part in (y, x))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -95,7 +96,19 @@ class Masks:
 
     def exposure(self, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.uint16]:
         """Ones per pixel of a part of the frame: (rows, columns) uint16."""
-        return self._repeated(self.cell.sum(axis=0, dtype=np.uint16), rows, columns)
+        return self._repeated(self._ones, rows, columns)
+
+    def cut(self, rows: slice, columns: slice) -> Masks:
+        """The masks of a part of the frame, as those of a frame of its own."""
+        y, x = (range(side)[part] for side, part in zip(self.shape, (rows, columns), strict=True))
+        down, across = (min(sides) for sides in zip((len(y), len(x)), self.cell.shape[1:], strict=True))
+        cell = self.window(slice(y.start, y.start + down), slice(x.start, x.start + across))
+        return replace(self, shape=(len(y), len(x)), cell=cell)
+
+    @cached_property
+    def _ones(self) -> npt.NDArray[np.uint16]:
+        """Of the cell, per pixel."""
+        return self.cell.sum(axis=0, dtype=np.uint16)
 
     def _repeated(self, cell: npt.NDArray[Scalar], rows: slice, columns: slice) -> npt.NDArray[Scalar]:
         """What (..., h, w) is over the frame: a part of it, first widened, then row by row, for whole rows copy fastest."""
