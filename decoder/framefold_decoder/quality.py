@@ -39,9 +39,8 @@ def misfit(group: FoldedGroup, frames: Frames, noise: NoiseModel) -> float:
         raise InputError(f"frames are {frames.shape}, expected {(coding.ratio, *coding.shape)} as the group has them")
     total, due, exposed = 0.0, 0.0, 0
     for rows in row_bands(coding.shape, coding.ratio):
-        masks = coding.window(rows)
-        exposure = masks.sum(axis=0, dtype=np.uint16)
-        expected = np.einsum("tyx,tyx->yx", masks, frames[:, rows], dtype=np.float32)
+        exposure = coding.exposure(rows)
+        expected = np.einsum("tyx,tyx->yx", coding.window(rows), frames[:, rows], dtype=np.float32)
         own = noise.variance(expected, exposure)
         variance = np.maximum(own, ROUNDING_VARIANCE)
         due += float((np.minimum(own / ROUNDING_VARIANCE, 1) * (exposure > 0)).sum())

@@ -108,13 +108,19 @@ class Masks:
     @cached_property
     def _ones(self) -> npt.NDArray[np.uint16]:
         """Of the cell, per pixel."""
-        return self.cell.sum(axis=0, dtype=np.uint16)
+        return np.asarray(self.cell.sum(axis=0, dtype=np.uint16))
 
     def _repeated(self, cell: npt.NDArray[Scalar], rows: slice, columns: slice) -> npt.NDArray[Scalar]:
-        """What (..., h, w) is over the frame: a part of it, first widened, then row by row, for whole rows copy fastest."""
+        """A part of the frame of what its cell (..., h, w) is: first widened, then row by row, for whole rows copy fastest.
+
+        Contiguous: indexing would leave the first axis fastest, and whoever reads it slow.
+        """
         y = np.arange(self.shape[0])[rows] % cell.shape[-2]
         x = np.arange(self.shape[1])[columns] % cell.shape[-1]
-        return cell[..., x][..., y, :]
+        if y.size and x.size and y[-1] - y[0] == y.size - 1 and x[-1] - x[0] == x.size - 1:  # within one period
+            return cell[..., y[0] : y[-1] + 1, x[0] : x[-1] + 1].copy()
+        repeated: npt.NDArray[Scalar] = cell.take(x, axis=-1).take(y, axis=-2)
+        return repeated
 
     def packed(self) -> npt.NDArray[np.uint64]:
         """The masks as (B, H, ceil(W / 64)) uint64: bit i of word j is pixel 64 j + i; bits past the width are 0."""
