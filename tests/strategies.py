@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from framefold_protocol import messages
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
 
 naturals = st.integers(0, 2**63 - 1)
 dtypes = st.sampled_from(["uint8", "uint16", "uint32"])
@@ -46,7 +47,11 @@ messages_of_the_link = st.one_of(
     st.builds(messages.Hello, streams),
     st.builds(messages.Welcome, naturals, naturals),
     st.builds(
-        messages.Snapshot, **pixels, block_map=st.none() | st.binary(max_size=50), quantisation=st.none() | quantisations
+        messages.Snapshot,
+        **pixels,
+        block_map=st.none() | st.binary(max_size=50),
+        quantisation=st.none() | quantisations,
+        noise=st.none() | st.builds(NoiseModel, st.floats(1e-3, 1e6), st.floats(0, 1e5), st.floats(0, 1e3)),
     ),
     st.builds(messages.RawFrames, **pixels),
     st.builds(messages.Audit, **pixels_of_an_audit),

@@ -90,7 +90,7 @@ def _fold(folder: Folder, frames: Counts, sums: Counts, step: int, block_map: Bl
 def _watched(folder: Folder, frames: Counts, sums: Counts, threads: int) -> None:
     for start in range(0, len(frames), folder.ratio):
         group = frames[start : start + folder.ratio]
-        motion(group, 1.0, threads)
+        motion(group, threads=threads)
         folder.add(group, 0, sums)
 
 

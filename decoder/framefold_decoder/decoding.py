@@ -74,15 +74,19 @@ def trust(
 
 
 def stream_noise(store: StreamStore, position: int) -> tuple[NoiseModel, float, bool]:
-    """The noise model of a snapshot, its relative uncertainty, and whether it is known: what the latest audit group up to it
-    tells that can be measured, the gain the stream tells winning; without either, a counting detector's is assumed."""
+    """The noise model of a snapshot, its relative uncertainty, and whether it is known.
+
+    It is what the latest audit group up to it tells that can be measured, the gain the stream tells winning; else that gain, or
+    what the encoder measured until then; without any, a counting detector's is assumed.
+    """
     told = store.metadata.counts_per_electron
     latest = store.last_audit(position)
     while latest is not None:
         if measured := _measured(store, latest):
             return measured.noise, measured.variance_error, True
         latest = store.last_audit(latest - 1)  # too few frames, or too dark
-    return NoiseModel(told or 1.0), 0.0, told is not None
+    noise = NoiseModel(told) if told else store.group(position).noise
+    return noise or NoiseModel(), 0.0, noise is not None
 
 
 def positions_beside(store: StreamStore, position: int, step: int) -> list[int]:

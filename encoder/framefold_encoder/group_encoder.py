@@ -22,19 +22,20 @@ from framefold_encoder.coders import Coders
 from framefold_encoder.cutting import cut, taken_apart
 from framefold_encoder.exposure import SMALLEST_RATIO, Motion, borne, choose_families, is_still
 from framefold_encoder.folding import FRAME_DTYPES, Folder
-from framefold_encoder.motion import motion
+from framefold_encoder.motion import COUNTING, motion
+from framefold_encoder.noise_meter import NoiseMeter
 from framefold_encoder.ring import Group
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import SourceInfo
 from framefold_encoder.summary import Summary
 from framefold_protocol import payload, wire
-from framefold_protocol.anscombe import GAINS, VarianceStabilised
+from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import BLOCK, BlockMap, Coding, block_map_shape
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
 from framefold_protocol.noise import NoiseModel
-from framefold_protocol.photon_transfer import FEWEST_FRAMES, measure
+from framefold_protocol.photon_transfer import FEWEST_FRAMES
 from framefold_protocol.wire import Parts
 
 _log = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ SHORTEST = 2
 """Frames of a part that is folded: the fewest that nets are trained on."""
 _MAX_RAW_BYTES = 2**26
 """Of frames in one raw message."""
-_LEARN_SIDE = 256
-"""Pixels, of the middle of the frames that the noise is measured on."""
 _LOST = "the encoder's buffers were full: the link or the decoder did not keep up"
 
 
@@ -59,11 +58,13 @@ class GroupEncoder:
         self._settings = settings
         gain = info.counts_per_electron or settings.counts_per_electron
         self._noise = NoiseModel(gain) if gain else None
+        self._meter = None if gain else NoiseMeter()
+        """None: the gain is told, and offset and read noise are taken for none."""
+        self._news: NoiseModel | None = None
+        """What was measured and not yet sent."""
+        self._assuming = False
         if info.counts_per_electron and settings.counts_per_electron not in (None, info.counts_per_electron):
             _log.warning("the source tells its gain, %g; counts_per_electron is not used", info.counts_per_electron)
-        if gain is None:
-            until = "until audit frames tell it" if settings.audit else "if that is wrong, set counts_per_electron or audit"
-            _log.info("the source does not tell its gain: 1 count per electron is assumed; %s", until)
         ratios = range(SHORTEST if settings.wire_ratio else settings.ratio.smallest, settings.ratio.largest + 1)
         self._folders = {ratio: self._folder(ratio) for ratio in ratios}
         largest = self._folders[settings.ratio.largest]
@@ -105,6 +106,7 @@ class GroupEncoder:
 
     def taken_apart(self, group: Group, least: int) -> Iterator[Group]:
         """A group, or where B is free what it is better folded as, of at least `least` frames where nothing jumps."""
+        self._measure_noise(group.frames)
         if self.budget is None:
             yield group
             return
@@ -137,7 +139,6 @@ class GroupEncoder:
         audited = folded and self._audit_due(summary.snapshots, len(frames))
         if folded:
             if audited:
-                self._learn_noise(frames)
                 self._audit(group, coders)
             self._fold(group, coders, summary)
         else:
@@ -166,8 +167,7 @@ class GroupEncoder:
         return choose_families(found, self._settings.still_below)
 
     def _motion(self, frames: Frames) -> Motion:
-        gain = self._noise.counts_per_electron if self._noise else 1.0
-        return motion(frames, gain, self._settings.threads)
+        return motion(frames, self._noise or COUNTING, self._settings.threads)
 
     def _audit_due(self, snapshots: int, frames: int) -> bool:
         """Whether this group is to be sent raw, too; one of too few frames to tell the noise leaves it to the next."""
@@ -197,19 +197,22 @@ class GroupEncoder:
             _log.info("first group after %.2f s, compiling and reading in", summary.first_group_s)
         self._folding_s += time.perf_counter() - start
         header = (*self._place(len(group.frames)), group.arrived_ns)
-        quantisation = self._quantisation(len(group.frames))
-        coders.submit(partial(self._code_snapshot, header, sums, block_map, quantisation), memory)
+        quantisation, news, self._news = self._quantisation(len(group.frames)), self._news, None
+        coders.submit(partial(self._code_snapshot, header, sums, block_map, quantisation, news), memory)
         summary.snapshots += 1
         summary.ratios[len(group.frames)] += 1
 
-    def _learn_noise(self, frames: Frames) -> None:
-        """Where nobody told the gain, audit frames do: a part of them, once a run, is enough to know it to a per cent."""
-        if self._noise is None and (self._settings.adaptive or self._settings.coder != "lossless"):
-            rows, columns = (slice(max(0, (side - _LEARN_SIDE) // 2), (side + _LEARN_SIDE) // 2) for side in frames.shape[1:])
-            found = measure(frames[:, rows, columns])
-            if found and GAINS[0] <= found.noise.counts_per_electron <= GAINS[1]:
-                self._noise = found.noise
-                _log.info("gain %.3g counts per electron, measured on audit frames", found.noise.counts_per_electron)
+    def _measure_noise(self, frames: Frames) -> None:
+        """Where nobody told the gain, frames do, before they are folded."""
+        if self._meter is None or len(frames) < SHORTEST:
+            return
+        if self._meter.look(frames):
+            self._noise = self._news = self._meter.noise
+            _log.info("the source does not tell its gain: measured %s", self._noise)
+        elif self._noise is None and not self._assuming:
+            self._assuming = True
+            hint = "until frames tell it; if that is wrong, set counts_per_electron"
+            _log.info("the source does not tell its gain: 1 count per electron is assumed, %s", hint)
 
     def _quantisation(self, ratio: int) -> VarianceStabilised | None:
         """How a snapshot of so many frames is coded, by what is known of the noise now; None: exactly."""
@@ -235,11 +238,13 @@ class GroupEncoder:
         sums: Frames,
         block_map: BlockMap | None,
         quantisation: VarianceStabilised | None,
+        noise: NoiseModel | None,
     ) -> Parts:
         start = time.perf_counter()
         packed = payload.pack(sums, quantisation)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
-        parts = wire.encode(Snapshot(*header, **vars(packed), block_map=map_bytes, quantisation=quantisation))
+        coded = vars(packed) | {"block_map": map_bytes}
+        parts = wire.encode(Snapshot(*header, **coded, quantisation=quantisation, noise=noise))
         return self._coded(parts, header[2], start, quantisation.step if quantisation else 1.0)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:

@@ -1,7 +1,7 @@
 """How much each 64x64 block of a group moves, against the noise that averaging the group would leave: what the fold can afford.
 
 Two rows of each block are looked at, in all frames. The frames are added up in four parts of the group; where nothing moves,
-the parts differ by shot noise alone (the variance of electrons is their mean), and whatever they differ by more is motion.
+the parts differ by the detector's noise alone, and whatever they differ by more is motion.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from framefold_encoder.exposure import SMALLEST_RATIO, Motion
 from framefold_encoder.kernels import VISIT, WORD, masked_add
 from framefold_protocol.coding import BLOCK, block_map_shape
 from framefold_protocol.compiled import compiled
+from framefold_protocol.noise import NoiseModel
 
 PARTS = SMALLEST_RATIO
 """Of a group: halves would not see what swings back within it."""
@@ -26,38 +27,42 @@ FREE_ORDER = {"reassoc", "contract", "nsz"}
 """Sums of floats in whatever order is fastest: several at a time. It took a quarter to a half off the whole."""
 
 Counts = npt.NDArray[np.unsignedinteger]
+COUNTING = NoiseModel()
+"""The noise of a detector that counts electrons."""
 
 
-def motion(frames: Counts, counts_per_electron: float = 1.0, threads: int = 1) -> Motion:
-    """Motion of each block of one group, (B, H, W) counts in any layout, B at least `PARTS`.
-
-    Up to three of the frames are not looked at. What a detector adds besides shot noise (read noise, offset) is not known here.
-    """
+def motion(frames: Counts, noise: NoiseModel = COUNTING, threads: int = 1) -> Motion:
+    """Motion of each block of one group, (B, H, W) counts in any layout, B at least `PARTS`. Up to three of the frames are not
+    looked at."""
     kind = np.uint64 if frames.itemsize > 2 else np.uint32 if frames.itemsize > 1 else np.uint16
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
     native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
     ones = np.full(WORD, np.iinfo(native.dtype).max, native.dtype)
     useful = max(1, min(threads, native.nbytes // ROW_STEP // BYTES_PER_THREAD))
-    in_bands(_motion, (native, counts_per_electron, ones, np.zeros(1, kind), found), len(found), useful)
+    gain, dark = noise.counts_per_electron, noise.read_noise_counts**2 - noise.counts_per_electron * noise.offset_counts
+    in_bands(_motion, (native, gain, dark, ones, np.zeros(1, kind), found), len(found), useful)
     return found
 
 
 @compiled(fastmath=FREE_ORDER)
-def _motion(frames: Counts, gain: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
-    """Rows `start` to `stop` - 1 of blocks; `ones` is a mask that lets all through; sums are of the type of `kind`."""
-    ratio, height, _ = frames.shape
+def _motion(frames: Counts, gain: float, dark: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
+    """Rows `start` to `stop` - 1 of blocks. A pixel's variance is gain * counts + `dark`; `ones` is a mask that lets all
+    through; sums are of the type of `kind`."""
+    ratio, height, width = frames.shape
     each, columns = ratio // PARTS, found.shape[1]
     sums = np.zeros((PARTS, columns, BLOCK), kind.dtype)  # what is beyond the width stays 0 and adds nothing
     squares, totals = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for row in range(start, stop):
         squares[:], totals[:] = 0.0, 0.0
-        top, bottom = row * BLOCK, min((row + 1) * BLOCK, height)
+        lines, top, bottom = 0, row * BLOCK, min((row + 1) * BLOCK, height)
         for y in range(min(top + ROW_STEP // 2, bottom - 1), bottom, ROW_STEP):
             _add_parts(frames, each, y, ones, sums)
             _spread(sums, squares, totals)
+            lines += 1
         for column in range(columns):
-            # of shot noise, with PARTS - 1 degrees of freedom; a block without a count does not move
-            expected = gain * totals[column] / PARTS * (PARTS - 1)
+            # of noise, with PARTS - 1 degrees of freedom; a block without a count does not move
+            pixels = PARTS * each * lines * min(BLOCK, width - column * BLOCK)
+            expected = (gain * totals[column] + dark * pixels) / PARTS * (PARTS - 1)
             excess = squares[column] / expected - 1.0 if expected > 0.0 else 0.0
             found[row, column] = excess * ratio / each  # a part has so many times the noise of the average
 

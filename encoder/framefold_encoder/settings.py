@@ -65,7 +65,7 @@ class EncoderSettings(BaseModel):
         description="Width of a bin of the variance-stabilised coder, in sigma; auto: 1 to 2, as wire_ratio's bytes allow",
     )
     counts_per_electron: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; unknown counts as 1"
+        None, gt=0, allow_inf_nan=False, description="Detector gain, where the source does not know it; else it is measured"
     )
     audit: int = Field(
         0, ge=0, lt=2**31, description="Send every so many-th group raw as well: the decoder measures its error on it; 0: none"

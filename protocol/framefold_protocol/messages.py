@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.masks import MaskSpec
+from framefold_protocol.noise import NoiseModel
 
 PROTOCOL_VERSION = 3
 """The version of SPEC.md these messages are. Version 1 lacks `Audit`, and 2 payloads in planes."""
@@ -44,7 +45,7 @@ class StreamMetadata:
     pixel_size_nm: float | None = None
     """Nanometres at the specimen per pixel; None when unknown."""
     counts_per_electron: float | None = None
-    """Detector gain; None when unknown (the decoder then measures it on audit groups, or assumes 1)."""
+    """Detector gain; None when unknown (it is then measured, see `Snapshot.noise` and `Audit`, or 1 is assumed)."""
     audit: int = 0
     """Every so many-th group is sent raw as well as folded; 0: none. Only then may there be `Audit` messages."""
 
@@ -99,6 +100,8 @@ class Snapshot:
     """How many of the lowest bits of every value are apart from the others; since version 3."""
     quantisation: VarianceStabilised | None = None
     """How the sums were turned into bins before coding; None: they are exact."""
+    noise: NoiseModel | None = None
+    """The detector's, as the encoder measured it on this stream's frames; it holds from here on. None: no news."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ tells them apart is the skewness: Poisson electrons have it, read noise has not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,16 @@ class PhotonTransfer:
     """Relative standard error of the mean variance."""
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of one frame's pixel, averaged over a block and all frames: (blocks,) each."""
+
+    mean: Floats
+    variance: Floats
+    skewness: Floats
+    """The third cumulant, counts^3."""
+
+
 def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonTransfer | None:
     """The noise model of raw frames (T, H, W); `counts_per_electron` when the gain is known.
 
@@ -52,11 +63,31 @@ def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonT
     gain is the variance per count, which is what chi2 needs. Memory beyond the frames stays bounded.
     """
     height, width = (side // SIDE * SIDE for side in frames.shape[1:])
-    if len(frames) < FEWEST_FRAMES or height * width < FEWEST_BLOCKS * SIDE**2:
-        return None
-    rows = max(1, _VALUES_AT_ONCE // (len(frames) * SIDE * width)) * SIDE
-    parts = [_moments(frames[:, top : min(top + rows, height), :width].astype(np.float64)) for top in range(0, height, rows)]
-    mean, variance, skewness = (np.concatenate(moment) for moment in zip(*parts, strict=True))
+    rows = max(1, _VALUES_AT_ONCE // max(len(frames) * SIDE * width, 1)) * SIDE
+    parts = [moments(frames[:, top : min(top + rows, height), :width]) for top in range(0, max(height, 1), rows)]
+    return fit(parts, counts_per_electron)
+
+
+def moments(frames: Counts) -> Moments:
+    """Of raw frames (T, H, W), in their whole blocks; of no block where there are fewer than 3 frames."""
+    if len(frames) < FEWEST_FRAMES:
+        return Moments(*np.zeros((3, 0)))
+    blocks, count = _blocks(frames).astype(np.float64), SIDE**2
+    second = blocks[2:] + blocks[:-2]  # of noise: variance 6, third cumulant -6 times a pixel's
+    second -= blocks[1:-1]
+    second -= blocks[1:-1]
+    second -= second.mean(axis=2, keepdims=True)
+    power = second * second
+    variance = power.sum(axis=2).mean(axis=0) / (6 * (count - 1))
+    power *= second
+    skewness = power.sum(axis=2).mean(axis=0) * (count / ((count - 1) * (count - 2) * -6.0))
+    return Moments(blocks.mean(axis=(0, 2)), variance, skewness)
+
+
+def fit(parts: Sequence[Moments], counts_per_electron: float | None = None) -> PhotonTransfer | None:
+    """The noise model of one detector by several parts' moments; see `measure`."""
+    names = [field.name for field in fields(Moments)]
+    mean, variance, skewness = (np.concatenate([np.zeros(0), *(getattr(part, name) for part in parts)]) for name in names)
     telling = variance > 0  # where nothing ever changes, in the dark, in the shadow of a stop, in saturation, nothing is told
     if telling.sum() < FEWEST_BLOCKS:
         return None
@@ -71,19 +102,11 @@ def measure(frames: Counts, counts_per_electron: float | None = None) -> PhotonT
     return PhotonTransfer(NoiseModel(line.gain, offset, float(read_noise)), line.gain_error, line.variance_error)
 
 
-def _moments(frames: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean, variance and third cumulant of one frame's pixel, each averaged over a block and all frames: (blocks,)."""
-    second = _blocks(frames[2:] - 2 * frames[1:-1] + frames[:-2])  # of noise: variance 6, third cumulant -6 times a pixel's
-    second -= second.mean(axis=(2, 4), keepdims=True)
-    count = SIDE**2
-    variance = (second**2).sum(axis=(2, 4)).mean(axis=0) / (6 * (count - 1))
-    skewness = (second**3).sum(axis=(2, 4)).mean(axis=0) * (count / ((count - 1) * (count - 2) * -6.0))
-    return _blocks(frames).mean(axis=(0, 2, 4)).ravel(), variance.ravel(), skewness.ravel()
-
-
-def _blocks(images: Floats) -> Floats:
-    count, height, width = images.shape
-    return images.reshape(count, height // SIDE, SIDE, width // SIDE, SIDE)
+def _blocks(frames: Counts) -> Counts:
+    """(T, H, W) to (T, blocks, pixels)."""
+    count, down, across = len(frames), frames.shape[1] // SIDE, frames.shape[2] // SIDE
+    whole = frames[:, : down * SIDE, : across * SIDE].reshape(count, down, SIDE, across, SIDE)
+    return whole.transpose(0, 1, 3, 2, 4).reshape(count, down * across, SIDE**2)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import httpx
 import numpy as np
@@ -21,6 +21,7 @@ from framefold_decoder.api.app import create_app
 from framefold_decoder.library import Library
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.errors import ModelError
+from framefold_protocol.noise import NoiseModel
 
 UNKNOWN = "f" * 32
 
@@ -419,3 +420,18 @@ def test_the_pages_that_describe_it_need_nothing_from_elsewhere(client, page):
     assert needed
     assert {client.get(one).status_code for one in needed if one.startswith("/")} == {200}
     assert not [one for one in needed if not one.startswith("/")]
+
+
+@pytest.mark.parametrize(
+    ("told", "measured", "source"),
+    [(2.0, None, "stream"), (None, NoiseModel(2.0), "encoder"), (None, None, "assumed")],
+)
+def test_where_the_noise_model_comes_from_is_told(library, told, measured, source):
+    example = Example(make_metadata(counts_per_electron=told)).fold(1)
+    library.add_stream(example.metadata)
+    library.put(example.metadata.stream_id, [replace(example.messages[0], noise=measured)], 1)
+    quality = Quality(1.0, *vars(measured or NoiseModel(told or 1.0)).values())
+    library.put_frames(example.metadata.stream_id, 0, example.group(0), quality, Provenance("net"))
+    with served(create_app(library)) as client:
+        detail = ok(client.get(f"/api/v1/streams/{example.metadata.stream_id}")).json()
+    assert detail["noise"] == {"source": source, "gain": quality.gain, "offset": 0.0, "read_noise": 0.0}

@@ -127,6 +127,29 @@ def test_without_audit_groups_the_streams_gain_counts(library, gain, every, expe
     assert stream_noise(store, 0) == (expected, 0.0, gain is not None)
 
 
+def test_what_the_encoder_measured_holds_from_its_snapshot_on(library):
+    first, second = NoiseModel(12.5, 90.0, 21.0), NoiseModel(12.0, 100.0, 20.0)
+    metadata, messages = stream(6, integrating=True)
+    messages[1], messages[4] = replace(messages[1], noise=first), replace(messages[4], noise=second)
+    store = stored(library, metadata, messages)
+    expected = [(NoiseModel(), 0.0, False)] + 3 * [(first, 0.0, True)] + 2 * [(second, 0.0, True)]
+    assert [stream_noise(store, position) for position in range(6)] == expected
+    store.put(*messages[4:])  # again, as after a crash
+    again = StreamStore(store.path)
+    assert [stream_noise(again, position) for position in range(6)] == expected
+    quality = decode(again, 5, GapTv()).quality
+    assert (quality.gain, quality.offset, quality.read_noise) == (12.0, 100.0, 20.0)
+
+
+def test_the_gain_the_stream_tells_and_audit_groups_win_over_what_the_encoder_measured(library):
+    measured = NoiseModel(12.5, 90.0, 21.0)
+    for gain, every in ((3.5, 0), (None, 1)):
+        metadata, messages = stream(1, every, integrating=True, gain=gain)
+        store = stored(library, metadata, [*messages[:-1], replace(messages[-1], noise=measured)])
+        expected = measure(counts(0, True)).noise if every else NoiseModel(gain)
+        assert stream_noise(store, len(messages) - 1)[0] == expected != measured
+
+
 @pytest.mark.parametrize("gain", [None, 1.0])
 def test_where_the_noise_is_assumed_nothing_is_said_of_the_error(library, monkeypatch, gain):
     monkeypatch.setattr("framefold_decoder.decoding.measure", lambda frames, told: None)  # as of too few frames, or dark ones

@@ -9,6 +9,7 @@ from framefold_protocol import payload
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.messages import RawFrames, Snapshot
+from framefold_protocol.noise import NoiseModel
 
 STREAM = make_metadata(shape=(37, 70), dtype="uint16")
 SUMS = np.random.default_rng(0).poisson(900, (37, 70)).astype(np.uint32)
@@ -41,6 +42,14 @@ def test_raw_frames_are_exact():
     assert packed.shift > 0
     sent = RawFrames(0, 0, 3, 1, **vars(packed))
     assert np.array_equal(unpack(sent, STREAM), frames)
+
+
+@pytest.mark.parametrize(
+    "noise", [NoiseModel(1e-4), NoiseModel(2e6), NoiseModel(2.0, -1.0), NoiseModel(2.0, 2.0**41), NoiseModel(2.0, 0.0, 2.0**41)]
+)
+def test_noise_that_no_detector_has_is_refused(noise):
+    with pytest.raises(RemoteProtocolError, match=r"position 0 has noise .*, expected a gain of 0.001 to 10\^6"):
+        unpack(snapshot(payload.pack(SUMS), noise=noise), STREAM)
 
 
 @pytest.mark.parametrize(

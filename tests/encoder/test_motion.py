@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from framefold_encoder.exposure import borne, choose_families, is_still
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import block_map_shape
+from framefold_protocol.noise import NoiseModel
 
 STILL = 1.5
 """Five standard deviations of what chance makes of a still block."""
@@ -39,7 +40,15 @@ def test_it_is_the_error_of_averaging_over_that_of_shot_noise(gain):
     frames = np.random.default_rng(3).poisson(expected).astype(np.uint16) * np.uint16(gain)
     predicted = (step / 2) ** 2 / (dose / ratio)
     degrees = 4 / 3  # four parts have three degrees of freedom
-    assert motion(frames, gain).mean() == pytest.approx(predicted * degrees, rel=0.1)
+    assert motion(frames, NoiseModel(gain)).mean() == pytest.approx(predicted * degrees, rel=0.1)
+
+
+def test_what_a_detector_adds_besides_shot_noise_does_not_move():
+    rng = np.random.default_rng(8)
+    counts = 20 * rng.poisson(4, (20, 128, 128)) + 300 + rng.normal(0, 60, (20, 128, 128))
+    frames = np.maximum(counts, 0).astype(np.uint16)
+    assert np.abs(motion(frames, NoiseModel(20.0, 300.0, 60.0))).max() < STILL
+    assert motion(frames, NoiseModel(20.0)).max() < -0.5  # the offset for signal: far too much noise expected
 
 
 def test_what_swings_back_within_the_group_moves_too():
@@ -71,12 +80,14 @@ def test_any_shape_and_layout_is_read_as_numpy_reads_it(shape, layout, seed):
         "strided": np.repeat(frames, 2, axis=2)[:, :, ::2],
         "transposed": np.asfortranarray(frames),
     }[layout]
-    found, expected = motion(laid_out, 2.5), np.empty(block_map_shape(shape))
+    noise, dark = NoiseModel(2.5, 100.0, 300.0), 300.0**2 - 2.5 * 100.0
+    found, expected = motion(laid_out, noise), np.empty(block_map_shape(shape))
     for row, column in np.ndindex(expected.shape):
         top, bottom = 64 * row, min(64 * row + 64, shape[0])
         rows = [y for y in (top + 16, top + 48) if y < bottom] or [bottom - 1]
         parts = frames[:8, rows, 64 * column : 64 * column + 64].astype(np.float64).reshape(4, 2, -1).sum(1)
-        expected[row, column] = ((parts - parts.mean(0)) ** 2).sum() / (2.5 * parts.mean(0).sum() * 3) - 1
+        variance = 2.5 * parts.mean(0).sum() + dark * 2 * parts[0].size
+        expected[row, column] = ((parts - parts.mean(0)) ** 2).sum() / (variance * 3) - 1
     np.testing.assert_allclose(found, expected * 11 / 2, rtol=1e-3)
 
 

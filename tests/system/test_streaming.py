@@ -42,6 +42,23 @@ def test_a_file_is_folded_stored_unfolded_and_served(tmp_path):
     assert np.array_equal(dask.array.from_zarr(group["frames"])[:].compute(), frames)
 
 
+@pytest.mark.parametrize("gain", [0.05, 30.0])
+def test_frames_of_any_gain_are_explained_without_anybody_telling_it(tmp_path, gain):
+    electrons = Movie(MovieSpec((96, 128), dose=100, seed=4)).counts(0, 60)
+    counts = np.rint(gain * electrons + np.random.default_rng(0).normal(0, 0.5, electrons.shape) + (gain > 1) * 200)
+    tifffile.imwrite(tmp_path / "movie.tif", np.maximum(counts, 0).astype(np.uint16))
+    with Decoder(tmp_path / "data") as decoder, decoder.client() as client:
+        finished = decoder.run_encoder(f"file:{tmp_path / 'movie.tif'}", "--ratio", 20)
+        assert finished.status == 0, finished.stderr
+        stream = decoder.wait_until_decoded()
+        chi2 = [group["chi2"] for group in client.quality(stream["id"])]
+    assert "measured NoiseModel(counts_per_electron=" in finished.stderr
+    assert (stream["counts_per_electron"], stream["noise"]["source"]) == (None, "encoder")
+    variance = gain * (100 * gain + (gain > 1) * 200 - stream["noise"]["offset"]) + stream["noise"]["read_noise"] ** 2
+    assert variance == pytest.approx(100 * gain**2 + 0.25 + 1 / 12, rel=0.2)
+    assert all(0.8 < value < 1.2 for value in chi2)
+
+
 @pytest.mark.recordings
 @pytest.mark.parametrize(("name", "frames", "raw"), [("twip_8um", 160, 0), ("au_750c", 96, 16), ("npg_ductile", 9, 9)])
 def test_real_recordings_arrive_whole(tmp_path, name, frames, raw):

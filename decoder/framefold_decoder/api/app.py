@@ -16,7 +16,7 @@ from framefold_decoder.api.tokens import Tokens
 from framefold_decoder.library import Library
 from framefold_decoder.metrics import Metrics
 
-API_VERSION = "1.5.0"
+API_VERSION = "1.6.0"
 """Of the description in `openapi.json`: the middle number counts additions, the first one changes that break clients."""
 
 PREFIX = "/api/v1"

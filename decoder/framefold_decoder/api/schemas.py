@@ -72,9 +72,9 @@ class AuditSummary(BaseModel):
 class StreamNoise(BaseModel):
     """Variance of one frame's pixel: gain * (counts - offset) + read_noise^2."""
 
-    source: Literal["audit", "stream", "assumed"] = Field(
+    source: Literal["audit", "stream", "encoder", "assumed"] = Field(
         description="audit: measured on the latest audit group, the gain only where the stream does not tell it; "
-        "stream: the gain it tells; assumed: a counting detector's."
+        "stream: the gain it tells; encoder: measured there, on frames it folded; assumed: a counting detector's."
     )
     gain: float = Field(description="Counts per electron.")
     offset: float = Field(description="Counts without electrons.")

@@ -30,6 +30,7 @@ from framefold_decoder.store import StreamStore
 from framefold_decoder.store import provenance as store_quality
 from framefold_decoder.store.group_table import Group, Kind
 from framefold_protocol.errors import InputError, ModelError
+from framefold_protocol.noise import NoiseModel
 
 router = APIRouter(prefix="/streams", tags=["streams"])
 UNKNOWN = error_responses(s404="No such stream.", s422="A parameter is out of bounds.")
@@ -160,9 +161,11 @@ def _noise(store: StreamStore) -> StreamNoise | None:
         return None
     latest, told = int(decoded[-1]), store.metadata.counts_per_electron
     values = {name: float(store.measures(name)[latest]) for name in ("gain", "offset", "read_noise")}
-    assumed = told is None and tuple(values.values()) == (1.0, 0.0, 0.0)  # which a measured gain never is, to the last digit
-    audited = store.last_audit(latest) is not None
-    return StreamNoise(source="assumed" if assumed else "audit" if audited else "stream", **values)
+    measured = store.group(latest).noise
+    without_audits = tuple(vars(measured or NoiseModel()).values())
+    if store.last_audit(latest) is not None and (told or tuple(values.values()) != without_audits):
+        return StreamNoise(source="audit", **values)
+    return StreamNoise(source="stream" if told else "encoder" if measured else "assumed", **values)
 
 
 def _quality(group: Group) -> GroupQuality:

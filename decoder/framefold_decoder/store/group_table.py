@@ -20,6 +20,7 @@ import zarr
 from framefold_decoder.store.arrays import GROWTH_STEP, create_array, grow, trim
 from framefold_decoder.store.provenance import Provenance, Quality
 from framefold_protocol.errors import StoreError
+from framefold_protocol.noise import NoiseModel
 
 
 class Kind(StrEnum):
@@ -50,6 +51,8 @@ class Group:
     """Its row in `snapshots`, or its first row in `raw` or `audit`; -1 for a gap."""
     step_sigma: float = 0.0
     """How wide the bins are that a snapshot was coded in, in standard deviations of its noise; 0: exact."""
+    noise: NoiseModel | None = None
+    """What the encoder had measured of the detector until then; None: nothing."""
     quality: Quality | None = None
     """Of its reconstruction; None until then."""
     provenance: Provenance | None = None
@@ -92,6 +95,9 @@ class GroupTable:
         self._arrays: dict[str, zarr.Array[Any]] = {name: _array(group, name) for name in (*_COLUMNS, *_QUALITY)}
         described: list[Any] = list(group.attrs.get("provenances", []))  # type: ignore[arg-type]
         self._provenances = [Provenance(**provenance) for provenance in described]
+        measured: dict[str, Any] = dict(group.attrs.get("noise", {}))  # type: ignore[arg-type]
+        self._noise = {int(first): NoiseModel(**noise) for first, noise in measured.items()}
+        """By the position from which on it holds."""
         self._lock = threading.Lock()
         kinds = np.asarray(self._arrays["kind"][:])
         stored = int(np.argmax(np.append(kinds, _NOT_STORED) == _NOT_STORED))
@@ -119,7 +125,9 @@ class GroupTable:
         if number >= 0:
             quality = Quality(*(float(measure) if np.isfinite(measure) else None for measure in measures))
             provenance = self._provenances[number]
-        return Group(position, _KINDS[kind], first_frame, frames, timestamp_ns, index, step_sigma, quality, provenance)
+        place = position, _KINDS[kind], first_frame, frames, timestamp_ns, index, step_sigma
+        news = max((first for first in self._noise if first <= position), default=None)
+        return Group(*place, None if news is None else self._noise[news], quality, provenance)
 
     def measures(self, name: str) -> npt.NDArray[np.float64]:
         """One of `Quality`'s fields for every row, NaN where there is none."""
@@ -138,7 +146,10 @@ class GroupTable:
         return int(np.searchsorted(self._rows["first_frame"][:count], frame, side="right")) - 1
 
     def write(self, groups: Sequence[Group]) -> None:
-        """Store rows of consecutive positions, the first of them at most `len(self)`; rows that are there are overwritten."""
+        """Store rows of consecutive positions, the first of them at most `len(self)`; rows that are there are overwritten.
+
+        A row's `noise` is told where it is news.
+        """
         first, end = groups[0].position, groups[-1].position + 1
         for array in self._arrays.values():
             grow(array, end)
@@ -148,6 +159,9 @@ class GroupTable:
         def put(name: str) -> None:
             self._arrays[name][first:end] = columns[name]
 
+        if news := {group.position: group.noise for group in groups if group.noise}:
+            self._noise = self._noise | news  # in one step: others read it
+            self._group.attrs["noise"] = {str(first): asdict(noise) for first, noise in sorted(self._noise.items())}
         *details, kind = _COLUMNS
         with ThreadPoolExecutor(len(details)) as pool:  # each waits for its own fsync
             list(pool.map(put, details))

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from framefold_decoder.store.layout import snapshot_dtype
 from framefold_protocol import payload
+from framefold_protocol.anscombe import GAINS
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.errors import RemoteProtocolError
 from framefold_protocol.messages import Audit, Data, Gap, RawFrames, Snapshot, StreamMetadata
+from framefold_protocol.noise import NoiseModel
 
 Counts = npt.NDArray[np.unsignedinteger]
 MAX_FRAMES = 2**53
@@ -70,6 +72,8 @@ def unpack(data: Data, stream: StreamMetadata) -> Pixels:
             widest = np.dtype(snapshot_dtype(stream))
             fits = data.dtype not in payload.DTYPES or np.dtype(data.dtype) <= widest
             _expect(data, "type", data.dtype, f"at most {widest}", fits)
+            if data.noise:
+                _expect(data, "noise", vars(data.noise), "a gain of 0.001 to 10^6, the rest 0 to 2^40", _bounded(data.noise))
             sums = payload.decode(data, stream.shape, data.quantisation)
             return Folded(sums, _block_map(data, stream))
 
@@ -101,6 +105,11 @@ def _block_map(data: Snapshot, stream: StreamMetadata) -> BlockMap:
     _expect(data, "number of blocks", families.size, blocks, families.size == blocks)
     _expect(data, "largest family", int(families.max()), f"below {known}", int(families.max()) < known)
     return families.reshape(shape)
+
+
+def _bounded(noise: NoiseModel) -> bool:
+    others = noise.offset_counts, noise.read_noise_counts
+    return GAINS[0] <= noise.counts_per_electron <= GAINS[1] and all(0 <= value <= 2.0**40 for value in others)
 
 
 def _expect(data: Data, name: str, found: object, expected: object, valid: bool) -> None:

@@ -252,7 +252,8 @@ class StreamStore:
             timestamp_ns = 0 if isinstance(data, Gap) else data.timestamp_ns
             frames = data.count if isinstance(data, Audit) else data.frames
             step = data.quantisation.step if isinstance(data, Snapshot) and data.quantisation else 0.0
-            groups.append(Group(data.position, kind, data.first_frame, frames, timestamp_ns, index, step))
+            noise = data.noise if isinstance(data, Snapshot) else None
+            groups.append(Group(data.position, kind, data.first_frame, frames, timestamp_ns, index, step, noise))
         return groups
 
     def _put_snapshots(self, batch: list[tuple[int, Folded]]) -> None:
