@@ -57,12 +57,7 @@ class GroupEncoder:
         self._info = info
         self._settings = settings
         gain = info.counts_per_electron or settings.counts_per_electron
-        self._noise = NoiseModel(gain) if gain else None
-        self._meter = None if gain else NoiseMeter()
-        """None: the gain is told, and offset and read noise are taken for none."""
-        self._news: NoiseModel | None = None
-        """What was measured and not yet sent."""
-        self._assuming = False
+        self._noise = NoiseMeter(gain)
         if info.counts_per_electron and settings.counts_per_electron not in (None, info.counts_per_electron):
             _log.warning("the source tells its gain, %g; counts_per_electron is not used", info.counts_per_electron)
         ratios = range(SHORTEST if settings.wire_ratio else settings.ratio.smallest, settings.ratio.largest + 1)
@@ -84,7 +79,7 @@ class GroupEncoder:
         self.still, self.borne = False, 0
         """Whether the last group that was read would have borne more frames in a sum, and how many it bears at most; 0: that is
         hard to tell. Only where B is free, and with `adaptive`, is it looked at."""
-        settings.quantisation(self._noise)  # an absurd gain is refused now
+        settings.quantisation(self._noise.noise)  # an absurd gain is refused now
         pixels, widths = math.prod(info.shape), WIDTHS if settings.widths_free else ()
         frame_bytes = pixels * info.dtype.itemsize
         self.budget = ByteBudget(settings.wire_ratio, frame_bytes, pixels, widths) if settings.wire_ratio else None
@@ -106,7 +101,7 @@ class GroupEncoder:
 
     def taken_apart(self, group: Group, least: int) -> Iterator[Group]:
         """A group, or where B is free what it is better folded as, of at least `least` frames where nothing jumps."""
-        self._measure_noise(group.frames)
+        self._noise.look(group.frames)
         if self.budget is None:
             yield group
             return
@@ -167,7 +162,7 @@ class GroupEncoder:
         return choose_families(found, self._settings.still_below)
 
     def _motion(self, frames: Frames) -> Motion:
-        return motion(frames, self._noise or COUNTING, self._settings.threads)
+        return motion(frames, self._noise.noise or COUNTING, self._settings.threads)
 
     def _audit_due(self, snapshots: int, frames: int) -> bool:
         """Whether this group is to be sent raw, too; one of too few frames to tell the noise leaves it to the next."""
@@ -197,27 +192,15 @@ class GroupEncoder:
             _log.info("first group after %.2f s, compiling and reading in", summary.first_group_s)
         self._folding_s += time.perf_counter() - start
         header = (*self._place(len(group.frames)), group.arrived_ns)
-        quantisation, news, self._news = self._quantisation(len(group.frames)), self._news, None
-        coders.submit(partial(self._code_snapshot, header, sums, block_map, quantisation, news), memory)
+        quantisation = self._quantisation(len(group.frames))
+        coders.submit(partial(self._code_snapshot, header, sums, block_map, quantisation, self._noise.news()), memory)
         summary.snapshots += 1
         summary.ratios[len(group.frames)] += 1
-
-    def _measure_noise(self, frames: Frames) -> None:
-        """Where nobody told the gain, frames do, before they are folded."""
-        if self._meter is None or len(frames) < SHORTEST:
-            return
-        if self._meter.look(frames):
-            self._noise = self._news = self._meter.noise
-            _log.info("the source does not tell its gain: measured %s", self._noise)
-        elif self._noise is None and not self._assuming:
-            self._assuming = True
-            hint = "until frames tell it; if that is wrong, set counts_per_electron"
-            _log.info("the source does not tell its gain: 1 count per electron is assumed, %s", hint)
 
     def _quantisation(self, ratio: int) -> VarianceStabilised | None:
         """How a snapshot of so many frames is coded, by what is known of the noise now; None: exactly."""
         width = self.budget.width(ratio) if self.budget and self._settings.widths_free else None
-        quantisation = self._settings.quantisation(self._noise, width)
+        quantisation = self._settings.quantisation(self._noise.noise, width)
         if quantisation is None or not (quantisation.offset or quantisation.read_noise):
             return quantisation
         if ratio not in self._exposures:

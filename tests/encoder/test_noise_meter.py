@@ -8,6 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefold_encoder.noise_meter import NoiseMeter
+from framefold_protocol.noise import NoiseModel
+
+
+def look(meter, frames):
+    """Whether a group brought news."""
+    meter.look(frames)
+    news = meter.news()
+    assert meter.news() is None  # once
+    assert news in (None, meter.noise)
+    return news is not None
 
 
 def group(seed, shape=(20, 200, 264), gain=1.0, offset=0.0, read_noise=0.0, dose=(2.0, 40.0)):
@@ -23,7 +33,7 @@ def group(seed, shape=(20, 200, 264), gain=1.0, offset=0.0, read_noise=0.0, dose
 def test_the_first_group_tells_the_gain(gain, frames, height, width, seed):
     meter = NoiseMeter()
     shape = frames, height, width
-    assert meter.look(group(seed, shape, gain, dose=(20.0, 60.0)))
+    assert look(meter, group(seed, shape, gain, dose=(20.0, 60.0)))
     assert meter.noise.variance(np.full(1, 40.0 * gain))[0] == pytest.approx(40 * gain**2 + (gain != int(gain)) / 12, rel=0.15)
 
 
@@ -41,7 +51,7 @@ def test_a_bad_beginning_is_forgotten():
     meter = NoiseMeter()
     meter.look((group(0) * np.linspace(0, 2, 20)[:, None, None] ** 3).astype(np.uint16))
     begun_with = meter.noise.counts_per_electron
-    news = [meter.look(group(seed)) for seed in range(1, 64)]
+    news = [look(meter, group(seed)) for seed in range(1, 64)]
     assert begun_with > 2
     assert meter.noise.counts_per_electron == pytest.approx(1, abs=0.02)
     assert any(news)
@@ -50,7 +60,7 @@ def test_a_bad_beginning_is_forgotten():
 
 def test_once_it_is_known_there_is_no_news():
     meter = NoiseMeter()
-    assert [meter.look(group(seed)) for seed in range(20)] == [True] + [False] * 19
+    assert [look(meter, group(seed)) for seed in range(20)] == [True] + [False] * 19
 
 
 @pytest.mark.parametrize(
@@ -60,6 +70,24 @@ def test_once_it_is_known_there_is_no_news():
 )
 def test_what_frames_do_not_tell_is_not_known(frames):
     meter = NoiseMeter()
-    assert not any(meter.look(frames) for _ in range(3))
+    assert not any(look(meter, frames) for _ in range(3))
     assert meter.noise is None
-    assert meter.look(group(1)) or meter.look(group(2))  # the next that can
+    assert look(meter, group(1)) or look(meter, group(2))  # the next that can
+
+
+@pytest.mark.parametrize(
+    ("told", "offset", "said"),
+    [
+        (1.0, 0.0, ""),
+        (1.2, 0.0, ""),
+        (12.0, 0.0, "told to be 12 counts per electron, but frames have 0.0"),
+        (1.0, 100.0, "0.1"),
+    ],
+)
+def test_a_gain_that_is_told_is_believed_and_a_contradiction_said_once(told, offset, said, caplog):
+    meter = NoiseMeter(told)
+    with caplog.at_level("WARNING"):
+        assert not any(look(meter, group(seed, offset=offset)) for seed in range(3))
+    assert meter.noise == NoiseModel(told)
+    assert caplog.text.count("the gain is told") == bool(said)
+    assert said in caplog.text
