@@ -7,6 +7,7 @@ that was seen counts, so that the noise is known better and better, and a bad be
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,11 @@ from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import FEWEST_FRAMES, SIDE, Moments, fit, moments
 
 BLOCKS = 16
-"""Down and across the frame that a look takes, at most: the gain is known to 1 % from the first on."""
+"""Down and across the frame that a look at `MOST_FRAMES` takes, more of fewer: the gain is known to 1 % from the first on."""
 MOST_FRAMES = 20
 """Of a group that a look takes: it takes milliseconds, and a camera does not wait."""
-CHANGE = 0.02
-"""Of the variance at mean brightness: what is less is no news."""
+CHANGE = 0.01
+"""Of the variance at mean brightness: what is less is no news to the decoder."""
 CONTRADICTION = 1.5
 """Times the variance that a told gain says, or less than its inverse, are worth a warning; motion takes some for noise."""
 LEAST_VARIANCE = 1e-6
@@ -40,7 +41,8 @@ class NoiseMeter:
         self.noise = NoiseModel(told) if told else None
         """None: the frames have not told it yet."""
         self._told = told
-        self._news = self._assuming = self._checked = False
+        self._assuming = self._checked = False
+        self._sent: NoiseModel | None = None
         self._seen: list[Moments] = []
         self._groups = 0
         self._next = 1
@@ -53,18 +55,22 @@ class NoiseMeter:
         if found and self._told:
             self._checked = True
             self._compare(found)
-        elif found and (self.noise is None or abs(self._variance(found) / self._variance(self.noise) - 1) > CHANGE):
-            self.noise, self._news = found, True
-            _log.info("the source does not tell its gain: measured %s", found)
+        elif found:
+            self.noise = found
         elif self.noise is None and not self._assuming:
             self._assuming = True
             hint = "until frames tell it; if that is wrong, set counts_per_electron"
             _log.info("the source does not tell its gain: 1 count per electron is assumed, %s", hint)
 
     def news(self) -> NoiseModel | None:
-        """The noise, where it was measured anew since the last call."""
-        news, self._news = self.noise if self._news else None, False
-        return news
+        """The noise, where it was measured and is not what this said before."""
+        if self._told or self.noise is self._sent or self.noise is None:
+            return None
+        if self._sent and abs(self._variance(self.noise) / self._variance(self._sent) - 1) <= CHANGE:
+            return None
+        self._sent = self.noise
+        _log.info("the source does not tell its gain: measured %s", self.noise)
+        return self.noise
 
     def _compare(self, found: NoiseModel) -> None:
         assert self.noise is not None, "it was told"
@@ -82,7 +88,8 @@ class NoiseMeter:
             return None
         self._next = 2 * self._groups
         shift = self._groups * _GOLDEN % 1  # other blocks each time
-        down, across = (_evenly(side, shift) for side in frames.shape[1:])
+        blocks = round(BLOCKS * math.sqrt(MOST_FRAMES / min(len(frames), MOST_FRAMES)))
+        down, across = (_evenly(side, blocks, shift) for side in frames.shape[1:])
         for rows in down:  # a row of blocks at a time takes little memory
             self._seen.append(moments(frames[:MOST_FRAMES, rows[:, None], across.ravel()]))
         found = fit(self._seen)
@@ -94,8 +101,8 @@ class NoiseMeter:
         return max(float(noise.variance(mean)[0]), LEAST_VARIANCE)
 
 
-def _evenly(side: int, shift: float) -> npt.NDArray[np.intp]:
-    """The pixels of up to `BLOCKS` blocks along an axis of `side` pixels: (blocks, SIDE)."""
+def _evenly(side: int, most: int, shift: float) -> npt.NDArray[np.intp]:
+    """The pixels of up to `most` blocks along an axis of `side` pixels: (blocks, SIDE)."""
     count = side // SIDE
-    starts = np.arange(count) if count <= BLOCKS else ((np.arange(BLOCKS) + shift) * count / BLOCKS).astype(np.intp)
+    starts = np.arange(count) if count <= most else ((np.arange(most) + shift) * count / most).astype(np.intp)
     return SIDE * starts[:, None] + np.arange(SIDE)
