@@ -138,9 +138,10 @@ def test_where_nobody_tells_the_gain_the_frames_tell_it_to_coder_and_decoder():
             settings = EncoderSettings(to=endpoint, coder="variance-stabilised", counts_per_electron=told)
             Encoder(source, settings).run(threading.Event())
         first, second = (data for data in stored if isinstance(data, Snapshot))
-        assert first.quantisation == second.quantisation
-        assert second.noise is None  # no news
         assert (first.noise is None) == (told is not None)
+        assert second.quantisation.gain == pytest.approx(
+            first.quantisation.gain, rel=0.03
+        )  # better known, where it is measured
         wire[told] = len(second.payload)
     assert first.noise.counts_per_electron == first.quantisation.gain == pytest.approx(40, rel=0.05)
     assert first.noise.offset_counts == pytest.approx(300, rel=0.3)
