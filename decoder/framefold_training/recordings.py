@@ -49,7 +49,8 @@ class Recording:
     """A stream's store, opened for reading."""
 
     def __init__(self, path: Path, counts_per_electron: float | None = None, offset_counts: float | None = None) -> None:
-        """Gain and offset default to what the stream says, then to what the decoder measured on audit groups, then to 1 and 0.
+        """Gain and offset default to what the stream says, then to what it was decoded with, measured on audit groups or by the
+        encoder, then to 1 and 0.
 
         Raises `InputError` when it is not a store with audit groups."""
         import zarr  # training on simulated movies needs none

@@ -226,8 +226,8 @@ class GroupEncoder:
         start = time.perf_counter()
         packed = payload.pack(sums, quantisation)
         map_bytes = block_map.tobytes() if block_map is not None and block_map.any() else None
-        coded = vars(packed) | {"block_map": map_bytes}
-        parts = wire.encode(Snapshot(*header, **coded, quantisation=quantisation, noise=noise))
+        snapshot = Snapshot(*header, **vars(packed), block_map=map_bytes, quantisation=quantisation, noise=noise)
+        parts = wire.encode(snapshot)
         return self._coded(parts, header[2], start, quantisation.step if quantisation else 1.0)
 
     def _code_raw(self, header: tuple[int, int, int, int], frames: Frames) -> Parts:

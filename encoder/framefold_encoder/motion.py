@@ -32,8 +32,10 @@ COUNTING = NoiseModel()
 
 
 def motion(frames: Counts, noise: NoiseModel = COUNTING, threads: int = 1) -> Motion:
-    """Motion of each block of one group, (B, H, W) counts in any layout, B at least `PARTS`. Up to three of the frames are not
-    looked at."""
+    """Motion of each block of one group, (B, H, W) counts in any layout, B at least `PARTS`; `noise` is one frame's.
+
+    Up to three of the frames are not looked at.
+    """
     kind = np.uint64 if frames.itemsize > 2 else np.uint32 if frames.itemsize > 1 else np.uint16
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
     native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))

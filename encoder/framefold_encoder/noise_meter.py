@@ -63,7 +63,7 @@ class NoiseMeter:
             _log.info("the source does not tell its gain: 1 count per electron is assumed, %s", hint)
 
     def news(self) -> NoiseModel | None:
-        """The noise, where it was measured and is not what this said before."""
+        """What was measured, for the decoder: None where nobody measured, and where it is what this said before."""
         if self._told or self.noise is self._sent or self.noise is None:
             return None
         if self._sent and abs(self._variance(self.noise) / self._variance(self._sent) - 1) <= CHANGE:
@@ -77,7 +77,8 @@ class NoiseMeter:
         times = self._variance(found) / self._variance(self.noise)
         if not 1 / CONTRADICTION <= times <= CONTRADICTION:
             message = "the gain is told to be %g counts per electron, but frames have %.3g times the variance that says: %s; %s"
-            _log.warning(message, self._told, times, found, "reconstruction and chi2 go by what is told")
+            hint = "reconstruction and chi2 go by what is told: if it is wrong, leave it out to have it measured"
+            _log.warning(message, self._told, times, found, hint)
 
     def _measure(self, frames: Frames) -> NoiseModel | None:
         """What all frames that were looked at tell; None: these were not, or they do not tell."""

@@ -51,7 +51,9 @@ class Moments:
     """Of one frame's pixel, averaged over a block and all frames: (blocks,) each."""
 
     mean: Floats
+    """Counts."""
     variance: Floats
+    """Counts^2."""
     skewness: Floats
     """The third cumulant, counts^3."""
 

@@ -139,9 +139,8 @@ def test_where_nobody_tells_the_gain_the_frames_tell_it_to_coder_and_decoder():
             Encoder(source, settings).run(threading.Event())
         first, second = (data for data in stored if isinstance(data, Snapshot))
         assert (first.noise is None) == (told is not None)
-        assert second.quantisation.gain == pytest.approx(
-            first.quantisation.gain, rel=0.03
-        )  # better known, where it is measured
+        # The second is better known, where it is measured.
+        assert second.quantisation.gain == pytest.approx(first.quantisation.gain, rel=0.03)
         wire[told] = len(second.payload)
     assert first.noise.counts_per_electron == first.quantisation.gain == pytest.approx(40, rel=0.05)
     assert first.noise.offset_counts == pytest.approx(300, rel=0.3)

@@ -58,7 +58,7 @@ def test_a_bad_beginning_is_forgotten():
     assert not any(news[32:])
 
 
-def test_once_it_is_known_there_is_no_news():
+def test_once_it_is_known_there_is_hardly_any_news():
     meter = NoiseMeter()
     assert sum(look(meter, group(seed)) for seed in range(20)) < 3
 

@@ -6,7 +6,8 @@ STREAM.zarr      attributes `ome` (OME-Zarr 0.5) and `framefold` (version, strea
   raw            (R, H, W) the detector's type, frames that were sent as they are
   audit          (A, H, W) the detector's type, frames that were sent beside their snapshot; only with audit groups
   block_maps     (K, h, w) uint8, which family folded each 64x64 block; only with several families
-  groups/        (P,) tables, a row per position: see `group_table.py`
+  groups/        (P,) tables, a row per position: see `group_table.py`; attributes `kinds` (their numbers), `provenances` (by
+                 number) and `noise` (what the encoder measured, by the position from which on it holds)
 """
 
 from __future__ import annotations
