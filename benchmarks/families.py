@@ -30,13 +30,12 @@ from common_parts.document import command, machine, publish
 from common_parts.table import table
 from framefold_decoder.quality import psnr
 from framefold_decoder.reconstruct.registry import Registry
-from framefold_encoder.exposure import choose_families
-from framefold_encoder.motion import motion
 from framefold_encoder.settings import EncoderSettings
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import REACH, SNAPSHOTS
+from quality_parts.adaptive import block_maps
 from quality_parts.cells import NOISE
 from quality_parts.clips import BUILT_IN, Clip, load
 from quality_parts.folding import Folded, fold, neighbourhood
@@ -78,8 +77,7 @@ def folded(counts: Counts, one: Contender, coder: VarianceStabilised | None) -> 
     ratio, shape = len(counts) // SNAPSHOTS, (counts.shape[1], counts.shape[2])
     families = [derive_masks(spec.with_ratio(ratio), shape) for spec in one.specs]
     groups = np.split(counts, SNAPSHOTS)
-    below = EncoderSettings().still_below
-    maps = [choose_families(motion(group), below) for group in groups] if len(families) > 1 else None
+    maps = block_maps(groups) if len(families) > 1 else None
     around = families if one.beside is None else [derive_masks(one.beside.with_ratio(ratio), shape)]
     found = [
         fold(group, families if k == REACH else around, coder, None if maps is None else maps[k : k + 1])

@@ -5,8 +5,8 @@
 A clean clip takes Poisson noise at a stated dose; every method sees the same counts and is scored against the clean truth. At a
 dose of n electrons a pixel says little more than log2 sqrt(n) bits of the scene, however many bits a frame has. So at the same
 bytes the rivals split into two: coders keep frames apart and must spend their bytes on the noise of each; averaging B frames
-spends none on it and loses what moves. framefold is to beat both. Which bytes: those of framefold's lossless snapshots by the
-default masks, and each rival is tuned to take no fewer (`quality_parts/codecs.py`). Methods: `quality_parts/framefold.py`,
+spends none on it and loses what moves. framefold is to beat both. Which bytes: those of framefold's lossless snapshots by its
+default settings, and each rival is tuned to take no fewer (`quality_parts/codecs.py`). Methods: `quality_parts/framefold.py`,
 `quality_parts/rivals.py`; scores: `quality_parts/scores.py`. PSNR = 10 log10(peak^2 / mse), peak = the clip's largest clean
 value, over all frames of the middle one of five groups.
 
@@ -33,7 +33,7 @@ from framefold_protocol.errors import FramefoldError
 from quality_parts.card import card
 from quality_parts.cells import GROUPS, Cell, Row, cell
 from quality_parts.clips import BUILT_IN, load
-from quality_parts.framefold import REFERENCE, Nets, framefold_rows
+from quality_parts.framefold import REFERENCES, Nets, framefold_rows
 from quality_parts.noisy import noisy_rows
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES, mark_rows, rival_rows
 from quality_parts.unlike import unlike_rows
@@ -46,7 +46,7 @@ SHOWN = ("simulator-0", "fast", "twip_8um")
 def measure(options: argparse.Namespace, nets: Nets, recordings: Path | None) -> dict[str, Any]:
     """All sections, one after the other."""
     names = options.clips or [*BUILT_IN, *([str(recordings / "em" / "twip_8um.tif")] if recordings else [])]
-    reused = (*SAME_BYTES, *OUTER_MARKS, *([] if options.reference else [REFERENCE]))
+    reused = (*SAME_BYTES, *OUTER_MARKS, *([] if options.reference else REFERENCES))
     earlier = _earlier(options.reuse, reused)
     middle = sorted(options.ratios)[len(options.ratios) // 2]
     rows: list[Row] = []

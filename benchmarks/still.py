@@ -5,7 +5,7 @@
 Training's own movies (of numbers that no training reaches) are folded at random doses at B = 4 to 30, with block maps and in
 bins of one sigma, and reconstructed over the same frames. A stream that begins at one of these B and takes the next one as long
 as the mean motion of its groups is below a threshold ends at some B: what that gains in PSNR over where it began, and the bytes
-it takes then; the tenth of the movies that gains least is told, too. Of nine blocks mean motion is known to a tenth or so only.
+it takes then; the tenth of the movies that gains least is told, too. Of nine blocks mean motion is known to a twentieth or so only.
 No clip that quality is measured on is used. Prints a card and, as the last line, one JSON document.
 """
 
@@ -27,14 +27,15 @@ from framefold_encoder.exposure import STILL_BELOW
 from framefold_encoder.motion import motion
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.errors import FramefoldError
-from quality_parts.to_bytes import fold_adaptively, groups_of, reconstruct
+from quality_parts.adaptive import fold_adaptively, groups_of
+from quality_parts.to_bytes import reconstruct
 from rate import FRAMES, SCORED, counted
 
 FIRST_NUMBER = 1_000
 """Beyond those of `rate.py`."""
 RATIOS = (4, 6, 8, 10, 12, 15, 20, 25, 30)
 BINS = VarianceStabilised(gain=1.0, step=1.0)
-THRESHOLDS = (0.0, 0.03, 0.05, STILL_BELOW, 0.2, 0.4, 1.0, np.inf)
+THRESHOLDS = (0.0, 0.03, STILL_BELOW, 0.1, 0.2, 0.4, 1.0, np.inf)
 Row = dict[str, Any]
 
 
@@ -43,7 +44,7 @@ def look(number: int, registry: Registry, model: str) -> list[Row]:
     dose, expected, counts = counted(number)
     rows = []
     for ratio in RATIOS:
-        folded = fold_adaptively(counts, ratio, BINS)
+        folded = fold_adaptively(groups_of(counts, ratio), BINS)
         found = reconstruct(folded, SCORED, registry, model, judge=False)
         seen = [motion(group) for group in groups_of(counts[:FRAMES], ratio)[SCORED.start // ratio : -(-SCORED.stop // ratio)]]
         told = {"movie": number, "dose": dose, "ratio": ratio, "motion": float(np.mean(seen))}

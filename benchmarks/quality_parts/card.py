@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from common_parts.table import table
-from quality_parts.framefold import METHODS, REFERENCE, TO_BYTES
+from quality_parts.framefold import METHODS, REFERENCES, TO_BYTES
 from quality_parts.rivals import OUTER_MARKS, SAME_BYTES
 
 Row = dict[str, Any]
-ORDER = (*METHODS, *TO_BYTES, "gap-tv", REFERENCE, *SAME_BYTES, *OUTER_MARKS)
+ORDER = (*METHODS, *TO_BYTES, "gap-tv", *REFERENCES, *SAME_BYTES, *OUTER_MARKS)
 
 
 def card(results: dict[str, Any]) -> str:

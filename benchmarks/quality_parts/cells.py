@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import REACH, SNAPSHOTS
-from framefold_protocol.noise import NoiseModel
+from quality_parts.adaptive import ELECTRONS, fold_adaptively, groups_of
 from quality_parts.clips import Clip, Counts, Pixels
-from quality_parts.folding import Folded, fold
+from quality_parts.folding import Folded
 from quality_parts.scores import scores
 
-NOISE = NoiseModel(counts_per_electron=1.0)
+NOISE = ELECTRONS
 GROUPS = SNAPSHOTS
 Row = dict[str, Any]
 
@@ -38,7 +37,7 @@ class Cell:
     peak: float
     """The clip's largest expected electrons."""
     lossless: Folded
-    """By the default masks: its bytes are what every rival may take."""
+    """As the encoder folds by default: its bytes are what every rival may take."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,8 +71,8 @@ def cell(clip: Clip, dose: float, ratio: int) -> Cell:
     """The first `GROUPS` groups of a clip."""
     expected, counts = clip.take(dose)
     counts = counts[: GROUPS * ratio]
-    masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))
-    return Cell(clip, dose, ratio, counts, expected[_middle(ratio)], float(expected.max()), fold(counts, [masks]))
+    folded = fold_adaptively(groups_of(counts, ratio))
+    return Cell(clip, dose, ratio, counts, expected[_middle(ratio)], float(expected.max()), folded)
 
 
 def _middle(ratio: int) -> slice:

@@ -1,8 +1,9 @@
-"""framefold itself: a net on plain and adaptively folded snapshots, each lossless and at half a sigma; GAP-TV and a reference
-net on plain lossless ones.
+"""framefold itself: its net on snapshots as the encoder folds them by default, block by block, and on plain ones, all of the
+masks of what moves, each lossless and at half a sigma; GAP-TV and a reference net on the lossless ones.
 
-Half-sigma and adaptive snapshots are of the same B and take the bytes they take: their own `wire_ratio` says how many.
-`TO_BYTES` take at most the bytes of the plain lossless ones, and their B is free.
+The default lossless snapshots say how many bytes every rival may take. Plain and half-sigma ones are of the same B and take the
+bytes they take, fewer: their own `wire_ratio` says how many. `TO_BYTES` take at most those of the lossless ones, and their B is
+free.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ from framefold_protocol.coding import Coding
 from framefold_protocol.errors import ModelError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import REACH
+from quality_parts.adaptive import fold_adaptively, groups_of
 from quality_parts.cells import NOISE, Cell, Row
 from quality_parts.folding import Folded, fold, neighbourhood
-from quality_parts.to_bytes import fold_adaptively, reconstruct, to_bytes
+from quality_parts.to_bytes import reconstruct, to_bytes
 
 HALF_SIGMA = VarianceStabilised(gain=1.0, step=0.5)
-METHODS = ("framefold lossless", "framefold half-sigma", "framefold adaptive", "framefold adaptive half-sigma")
+METHODS = ("framefold lossless", "framefold half-sigma", "framefold plain", "framefold plain half-sigma")
 TO_BYTES = {
     "framefold wire-ratio lossless": (0.0,),
     "framefold wire-ratio": (1.0,),
     "framefold wire-ratio auto": WIDTHS,
 }
 """Widths of the bins to choose from, in sigma; 0: exact."""
-REFERENCE = "reference net"
-"""The method of the net that framefold's is held against."""
+REFERENCES = ("reference net", "reference net, plain")
+"""The net that framefold's is held against, on the same snapshots, and on plain ones."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,20 @@ class Nets:
 
 
 def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
-    """A row a method. The reference net has one where it fits the ratio."""
-    default = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
-    plain = cell.lossless, fold(cell.counts, default, HALF_SIGMA)
-    adaptive = (fold_adaptively(cell.counts, cell.ratio, coder) for coder in (None, HALF_SIGMA))
-    folds = dict(zip(METHODS, (*plain, *adaptive), strict=True))
+    """A row a method. The reference net has two where it fits the ratio."""
+    masks = [derive_masks(MaskSpec(ratio=cell.ratio), cell.shape)]
+    half_sigma, plain = fold_adaptively(groups_of(cell.counts, cell.ratio), HALF_SIGMA), fold(cell.counts, masks)
+    folds = dict(zip(METHODS, (cell.lossless, half_sigma, plain, fold(cell.counts, masks, HALF_SIGMA)), strict=True))
     rows = [_row(cell, method, one, nets.registry.choose(nets.model, one.groups[0].coding)) for method, one in folds.items()]
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[0].coding)))
     rows += [_row_to_bytes(cell, nets, method, widths) for method, widths in TO_BYTES.items()]
     if nets.reference:
-        try:
-            net = nets.registry.choose(nets.reference, cell.lossless.groups[0].coding)
-        except ModelError:
-            return rows  # of another B
-        rows.append(_row(cell, REFERENCE, cell.lossless, net))
+        for method, one in zip(REFERENCES, (cell.lossless, plain), strict=True):
+            try:
+                net = nets.registry.choose(nets.reference, one.groups[0].coding)
+            except ModelError:
+                continue  # of another B
+            rows.append(_row(cell, method, one, net))
     return rows
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framefold_decoder.decoding import trust
-from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import SNAPSHOTS
 from framefold_protocol.noise import NoiseModel
 from framefold_protocol.photon_transfer import measure
+from quality_parts.adaptive import fold_adaptively, groups_of
 from quality_parts.cells import Row
 from quality_parts.clips import Counts, Pixels, read
-from quality_parts.folding import fold, neighbourhood
+from quality_parts.folding import neighbourhood
 from quality_parts.framefold import Nets
 
 FILES = ("au_750c.tif", "ti_line.tif", "ptceo2_raw.tif")
@@ -44,7 +44,7 @@ def noisy_rows(nets: Nets, size: int, recordings: Path) -> tuple[list[Row], list
         noise = found.noise if found else NoiseModel()
         ratio = min(len(counts) // 3, LARGEST_RATIO)
         counts = counts[: len(counts) // ratio * ratio]
-        folded = fold(counts, [derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))])
+        folded = fold_adaptively(groups_of(counts, ratio), noise=noise)
         middle = len(folded.groups) // 2
         beside = neighbourhood(folded.groups, middle)
         for number, reconstructor in enumerate(nets.with_solver(beside[0].coding)):

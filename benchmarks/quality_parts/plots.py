@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from quality_parts.card import ORDER
-from quality_parts.framefold import REFERENCE
+from quality_parts.framefold import REFERENCES
 from quality_parts.rivals import OUTER_MARKS
 
 Row = dict[str, Any]
@@ -64,7 +64,7 @@ def _cost(rows: list[Row]) -> Figure:
     axes = figure.subplots()
     for method in ORDER:
         mine = [row for row in rows if row["method"] == method and method not in OUTER_MARKS]
-        if mine and method not in ("gap-tv", REFERENCE, "mean of B, BM3D"):  # encoded as others are
+        if mine and method not in ("gap-tv", *REFERENCES, "mean of B, BM3D"):  # encoded as others are
             point = mean(row["encode_cpu_s_per_gpx"] for row in mine), mean(row["psnr"] for row in mine)
             axes.plot(*point, "o", color="C1" if method.startswith("framefold") else "C0")
             axes.annotate(method, point, (5, 4), textcoords="offset points", fontsize=7)

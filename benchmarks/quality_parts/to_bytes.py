@@ -18,14 +18,13 @@ from framefold_decoder.decoding import trust
 from framefold_decoder.reconstruct.registry import Registry
 from framefold_encoder.budget import FEW, enough
 from framefold_encoder.cutting import taken_apart
-from framefold_encoder.exposure import SMALLEST_RATIO, borne, choose_families, is_still
+from framefold_encoder.exposure import SMALLEST_RATIO, borne, is_still
 from framefold_encoder.motion import motion
-from framefold_encoder.settings import FREE, EncoderSettings
+from framefold_encoder.settings import FREE
 from framefold_protocol.anscombe import VarianceStabilised
-from framefold_protocol.coding import block_map_shape
-from framefold_protocol.masks import derive_masks
+from quality_parts.adaptive import fold_adaptively, groups_of
 from quality_parts.cells import NOISE
-from quality_parts.folding import Counts, Folded, fold_groups, neighbourhood
+from quality_parts.folding import Counts, Folded, neighbourhood
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ def to_bytes(counts: Counts, allowed: float, widths: Sequence[float], covered: i
 
     def fold_at(ratio: int, width: float = widths[-1], least: int = 0) -> Folded:
         groups = [part for group in groups_of(counts, ratio) for part in taken_apart(group, partial(_bears, least or ratio))]
-        return _fold_adaptively(groups, ratio, VarianceStabilised(gain=1.0, step=width) if width else None)
+        return fold_adaptively(groups, VarianceStabilised(gain=1.0, step=width) if width else None)
 
     bounds = FREE.smallest, min(FREE.largest, len(counts) - covered + 1)
     ratio, folded = fewest_frames(fold_at, allowed, bounds)
@@ -91,28 +90,6 @@ def _bears(least: int, scene: Counts) -> int:
     shape = scene.shape[1], scene.shape[2]
     found = borne(motion(scene), shape, len(scene)) if len(scene) >= SMALLEST_RATIO else 0
     return max(least, found) if found else 0
-
-
-def fold_adaptively(counts: Counts, ratio: int, quantisation: VarianceStabilised | None) -> Folded:
-    """The whole groups, as the encoder folds with `adaptive`: families, motion and thresholds are its own."""
-    return _fold_adaptively(groups_of(counts, ratio), ratio, quantisation)
-
-
-def _fold_adaptively(groups: Sequence[Counts], ratio: int, quantisation: VarianceStabilised | None) -> Folded:
-    """Of at most `ratio` frames each; those too short to tell how they move are folded as if they did."""
-    settings, shape = EncoderSettings(ratio=ratio, adaptive=True), groups[0].shape[1:]
-    unknown = np.zeros(block_map_shape((shape[0], shape[1])), np.uint8)
-    maps = [choose_families(motion(g), settings.still_below) if len(g) >= SMALLEST_RATIO else unknown for g in groups]
-    families = {
-        count: [derive_masks(spec.with_ratio(count), (shape[0], shape[1])) for spec in settings.families]
-        for count in {len(group) for group in groups}
-    }
-    return fold_groups(groups, families, quantisation, maps)
-
-
-def groups_of(counts: Counts, ratio: int) -> list[Counts]:
-    """The whole groups of (T, H, W) frames."""
-    return [counts[first : first + ratio] for first in range(0, len(counts) - ratio + 1, ratio)]
 
 
 def reconstruct(folded: Folded, frames: slice, registry: Registry, model: str, *, judge: bool = True) -> Reconstructed:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from framefold_decoder.decoding import trust
-from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.model import SNAPSHOTS
+from quality_parts.adaptive import fold_adaptively, groups_of
 from quality_parts.cells import NOISE, Row
 from quality_parts.clips import Clip, Pixels, load
-from quality_parts.folding import fold, neighbourhood
+from quality_parts.folding import neighbourhood
 from quality_parts.framefold import Nets
 
 DOSE = 20.0
@@ -35,8 +35,7 @@ def unlike_rows(nets: Nets, ratio: int, size: int, recordings: Path | None) -> l
 
 def _rows(clip: Clip, nets: Nets, ratio: int) -> list[Row]:
     expected, counts = clip.take(DOSE)
-    masks = derive_masks(MaskSpec(ratio=ratio), (counts.shape[1], counts.shape[2]))
-    groups = fold(counts[: min(SNAPSHOTS, len(counts) // ratio) * ratio], [masks]).groups
+    groups = fold_adaptively(groups_of(counts[: SNAPSHOTS * ratio], ratio)).groups
     middle = len(groups) // 2
     seen, rows = neighbourhood(groups, middle), list[Row]()
     for reconstructor in nets.with_solver(seen[0].coding):

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from framefold_encoder.settings import EncoderSettings, load_encoder_settings
 from framefold_protocol.errors import FramefoldError
@@ -196,8 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in _OPTIONS:
         described = EncoderSettings.model_fields[name]
         option, text = f"--{name.replace('_', '-')}", help_of(described)
-        if described.annotation is bool:
-            run.add_argument(option, help=text, action="store_const", const=True)
+        if bool in get_args(described.annotation):
+            run.add_argument(option, help=text, action=argparse.BooleanOptionalAction)
         else:
             run.add_argument(option, help=text)
     return parser

@@ -14,15 +14,25 @@ from framefold_protocol.coding import BLOCK, BlockMap
 
 SMALLEST_RATIO = 4
 """Frames of a group whose motion can be told."""
-SEEN = 128
-"""Pixels of a block that its motion is told by."""
+MOST_ROWS = 8
+"""Of a block that its motion is told by."""
+WELL_SEEN = 128
+"""Blocks of which one row is enough: a 64th of the fold's reads."""
 Motion = npt.NDArray[np.float32]
 """(ceil(H / 64), ceil(W / 64)): the error that motion makes in the plain average of the group, over the one that shot noise
 makes in it; both mean squares. About 0 where nothing moves, and a little below by chance."""
 
-STILL_BELOW = 0.1
-"""Mean motion below which a longer sum would do: averaging's error is noise, all but a tenth. On training scenes, sums that
-grow until then come back 0.5 dB better from 0.7 of the bytes (`benchmarks/still.py`)."""
+STILL_BELOW = 0.05
+"""Mean motion below which a longer sum would do: averaging's error is noise, all but a twentieth. On training scenes, sums that
+grow from 8 frames until then come back 0.3 dB better from 0.8 of the bytes (`benchmarks/still.py`)."""
+
+
+def rows_seen(blocks: int) -> int:
+    """Rows of each block that motion is told by: the fewer blocks, the more, for chance is averaged out over all of them."""
+    rows = 1
+    while rows < MOST_ROWS and rows * blocks < WELL_SEEN:
+        rows *= 2
+    return rows
 
 
 def is_still(motion: Motion) -> bool:
@@ -38,7 +48,8 @@ def borne(motion: Motion, shape: tuple[int, int], ratio: int) -> int:
     whole = motion[: shape[0] // BLOCK, : shape[1] // BLOCK]  # of blocks cut off by the frame's edge chance makes more
     if not whole.size:
         return 0
-    chance = ratio / (ratio // SMALLEST_RATIO) * np.sqrt(2 / (SEEN * (SMALLEST_RATIO - 1)) / whole.size)
+    pixels = rows_seen(motion.size) * BLOCK * whole.size
+    chance = ratio / (ratio // SMALLEST_RATIO) * np.sqrt(2 / (pixels * (SMALLEST_RATIO - 1)))
     mean = float(whole.mean())
     return max(1, int(ratio * (STILL_BELOW / mean) ** (1 / 3))) if mean > STILL_BELOW + 3 * chance else 0
 

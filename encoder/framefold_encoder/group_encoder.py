@@ -28,6 +28,7 @@ from framefold_encoder.ring import Group
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.sources import SourceInfo
 from framefold_encoder.summary import Summary
+from framefold_encoder.watch import Watch
 from framefold_protocol import payload, wire
 from framefold_protocol.anscombe import VarianceStabilised
 from framefold_protocol.coding import BLOCK, BlockMap, Coding, block_map_shape
@@ -69,11 +70,14 @@ class GroupEncoder:
         if self.snapshot_bytes > wire.MAX_PAYLOAD_BYTES:
             found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {self.snapshot_bytes:,} bytes"
             raise InputError(f"{found}, expected at most {wire.MAX_PAYLOAD_BYTES:,}", hint="Fold parts of the frame")
+        self._watch = Watch(info.shape, settings.still_below)
         self._seen: tuple[Frames, Motion] | None = None
         """Of frames whose motion was looked at before they are folded."""
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
-            _compile_coders(frames[:1, :1], each.fold(frames, self._block_map(frames))[:1])
+            _compile_coders(frames[:1, :1], each.fold(frames)[:1])
+            if settings.adapts:
+                motion(frames)
             if settings.wire_ratio:
                 cut(frames)
         self.still, self.borne = False, 0
@@ -108,7 +112,7 @@ class GroupEncoder:
         still, most = list[bool](), list[int]()
 
         def bears(scene: Frames) -> int:
-            if not self._settings.adaptive or len(scene) < SMALLEST_RATIO:
+            if not self._settings.adapts or len(scene) < SMALLEST_RATIO:
                 return 0
             seen = self._motion(scene)
             self._seen = scene, seen
@@ -153,16 +157,16 @@ class GroupEncoder:
 
     def _block_map(self, frames: Frames) -> BlockMap | None:
         """Which family folds each block; None when the stream has one."""
-        if not self._settings.adaptive:
+        if not self._settings.adapts:
             return None
         if len(frames) < SMALLEST_RATIO:  # too few to tell
             return np.zeros(block_map_shape(frames.shape[1:]), np.uint8)
         seen, self._seen = self._seen, None
         found = seen[1] if seen and seen[0] is frames else self._motion(frames)
-        return choose_families(found, self._settings.still_below)
+        return choose_families(self._watch.add(found, len(frames)), self._settings.still_below)
 
     def _motion(self, frames: Frames) -> Motion:
-        return motion(frames, self._noise.noise or COUNTING, self._settings.threads)
+        return motion(frames, self._noise.noise or COUNTING, self._settings.threads, self._watch.row)
 
     def _audit_due(self, snapshots: int, frames: int) -> bool:
         """Whether this group is to be sent raw, too; one of too few frames to tell the noise leaves it to the next."""

@@ -1,7 +1,7 @@
 """How much each 64x64 block of a group moves, against the noise that averaging the group would leave: what the fold can afford.
 
-Two rows of each block are looked at, in all frames. The frames are added up in four parts of the group; where nothing moves,
-the parts differ by the detector's noise alone, and whatever they differ by more is motion.
+A row of each block is looked at, in all frames, and more of them where blocks are few. The frames are added up in four parts of
+the group; where nothing moves, the parts differ by the detector's noise alone, and whatever they differ by more is motion.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefold_encoder.bands import in_bands
-from framefold_encoder.exposure import SMALLEST_RATIO, Motion
+from framefold_encoder.exposure import SMALLEST_RATIO, Motion, rows_seen
 from framefold_encoder.kernels import VISIT, WORD, masked_add
 from framefold_protocol.coding import BLOCK, block_map_shape
 from framefold_protocol.compiled import compiled
@@ -18,8 +18,6 @@ from framefold_protocol.noise import NoiseModel
 
 PARTS = SMALLEST_RATIO
 """Of a group: halves would not see what swings back within it."""
-ROW_STEP = 32
-"""One row in so many: a thirty-second of the fold's reads, and 128 pixels of each block."""
 BYTES_PER_THREAD = 2_000_000
 """Of pixels looked at: with less to do, a second thread takes longer to begin than it saves."""
 
@@ -31,25 +29,37 @@ COUNTING = NoiseModel()
 """The noise of a detector that counts electrons."""
 
 
-def motion(frames: Counts, noise: NoiseModel = COUNTING, threads: int = 1) -> Motion:
+def motion(frames: Counts, noise: NoiseModel = COUNTING, threads: int = 1, row: int = BLOCK // 2) -> Motion:
     """Motion of each block of one group, (B, H, W) counts in any layout, B at least `PARTS`; `noise` is one frame's.
 
-    Up to three of the frames are not looked at.
+    `row` of a block, and those at equal distances from it, are looked at: others tell more. Up to three of the frames are not.
     """
     kind = np.uint64 if frames.itemsize > 2 else np.uint32 if frames.itemsize > 1 else np.uint16
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
     native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
     ones = np.full(WORD, np.iinfo(native.dtype).max, native.dtype)
-    useful = max(1, min(threads, native.nbytes // ROW_STEP // BYTES_PER_THREAD))
+    step = BLOCK // rows_seen(found.size)
+    useful = max(1, min(threads, native.nbytes // step // BYTES_PER_THREAD))
     gain, dark = noise.counts_per_electron, noise.read_noise_counts**2 - noise.counts_per_electron * noise.offset_counts
-    in_bands(_motion, (native, gain, dark, ones, np.zeros(1, kind), found), len(found), useful)
+    in_bands(_motion, (native, gain, dark, row % step, step, ones, np.zeros(1, kind), found), len(found), useful)
     return found
 
 
 @compiled(fastmath=FREE_ORDER)
-def _motion(frames: Counts, gain: float, dark: float, ones: Counts, kind: Counts, found: Motion, start: int, stop: int) -> None:
-    """Rows `start` to `stop` - 1 of blocks. A pixel's variance is gain * counts + `dark`; `ones` is a mask that lets all
-    through; sums are of the type of `kind`."""
+def _motion(
+    frames: Counts,
+    gain: float,
+    dark: float,
+    first: int,
+    step: int,
+    ones: Counts,
+    kind: Counts,
+    found: Motion,
+    start: int,
+    stop: int,
+) -> None:
+    """Rows `start` to `stop` - 1 of blocks, `first` of each one's rows of pixels and every `step`-th from there. A pixel's
+    variance is gain * counts + `dark`; `ones` is a mask that lets all through; sums are of the type of `kind`."""
     ratio, height, width = frames.shape
     each, columns = ratio // PARTS, found.shape[1]
     sums = np.zeros((PARTS, columns, BLOCK), kind.dtype)  # what is beyond the width stays 0 and adds nothing
@@ -57,8 +67,8 @@ def _motion(frames: Counts, gain: float, dark: float, ones: Counts, kind: Counts
     for row in range(start, stop):
         squares[:], totals[:] = 0.0, 0.0
         lines, top, bottom = 0, row * BLOCK, min((row + 1) * BLOCK, height)
-        for y in range(min(top + ROW_STEP // 2, bottom - 1), bottom, ROW_STEP):
-            _add_parts(frames, each, y, ones, sums)
+        for y in range(min(top + first, bottom - 1), bottom, step):
+            _add_parts(frames, each, y, step, ones, sums)
             _spread(sums, squares, totals)
             lines += 1
         for column in range(columns):
@@ -70,11 +80,11 @@ def _motion(frames: Counts, gain: float, dark: float, ones: Counts, kind: Counts
 
 
 @compiled()
-def _add_parts(frames: Counts, each: int, y: int, ones: Counts, sums: Counts) -> None:
-    """sums (PARTS, columns, 64): of row y, `each` frames to a part. Prefetches the row that is looked at next."""
+def _add_parts(frames: Counts, each: int, y: int, step: int, ones: Counts, sums: Counts) -> None:
+    """sums (PARTS, columns, 64): of row y, `each` frames to a part. Prefetches the row that is looked at next, `step` below."""
     _, height, width = frames.shape
     pixels, totals = frames.reshape(-1), sums.reshape(-1)
-    strides, ahead = (height * width, 0), ROW_STEP * width * frames.itemsize
+    strides, ahead = (height * width, 0), step * width * frames.itemsize
     for part in range(PARTS):
         line, t, stop = totals[part * sums[0].size :], part * each, (part + 1) * each
         while t < stop:

@@ -44,14 +44,16 @@ class EncoderSettings(BaseModel):
     )
     mask: MaskKind = Field("balanced", description="Mask kind")
     density: float = Field(0.25, gt=0, le=1, description="Fraction of ones in the masks")
-    adaptive: bool = Field(
-        False, description="Each 64x64 block that moves little is folded with one of still_densities instead: more electrons"
+    adaptive: bool | Literal["auto"] = Field(
+        "auto",
+        description="Each 64x64 block that moves little is folded with one of still_densities instead: more electrons, "
+        "and up to a third more bytes; auto: unless masks are chosen, or a snapshot may have fewer than 4 frames",
     )
     still_densities: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Numbers] = Field(
         (0.5, 1.0), min_length=1, max_length=255, description="Fractions of ones for blocks that move less and less"
     )
     still_below: Annotated[tuple[float, ...], Numbers] = Field(
-        (2.8, 0.9), description="Motion below which a block gets each of them: averaging's error by motion over that by noise"
+        (4.0, 0.3), description="Motion below which a block gets each of them: averaging's error by motion over that by noise"
     )
     period: int = Field(64, ge=0, le=MAX_PERIOD, description="Side of the repeated mask cell in pixels; 0: no repetition")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks")
@@ -89,6 +91,14 @@ class EncoderSettings(BaseModel):
         return values | {"ratio": FREE} if free else values
 
     @property
+    def adapts(self) -> bool:
+        """Whether each block's masks go by how much it moves."""
+        if self.adaptive == "auto":
+            chosen = self.mask != "balanced" or self.density != type(self).model_fields["density"].default
+            return not chosen and self.ratio.smallest >= SMALLEST_RATIO
+        return self.adaptive
+
+    @property
     def families(self) -> tuple[MaskSpec, ...]:
         """The stream's mask families at their largest ratio. Raises `InputError` when the keys contradict each other."""
         file = self.mask_file.name if self.mask_file else ""
@@ -103,7 +113,7 @@ class EncoderSettings(BaseModel):
             hint = "Give ratio a range such as 4..32, or leave it out"
             raise InputError(f"ratio is {self.ratio}, which leaves wire_ratio nothing to choose", hint=hint)
         first = MaskSpec(self.mask, self.ratio.largest, self.density, self.period, self.seed, file)
-        return (first, *self._still_families(first)) if self.adaptive else (first,)
+        return (first, *self._still_families(first)) if self.adapts else (first,)
 
     def _still_families(self, first: MaskSpec) -> Iterator[MaskSpec]:
         if self.mask == "file":
@@ -153,7 +163,7 @@ class EncoderSettings(BaseModel):
 
 def _is_drawn(settings: EncoderSettings) -> bool:
     """Whether any of the masks are drawn by chance."""
-    return settings.mask not in ("ones", "file") or settings.adaptive
+    return settings.mask not in ("ones", "file") or settings.adapts
 
 
 _EFFECT: Mapping[str, tuple[str, Callable[[EncoderSettings], bool]]] = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framefold_encoder.exposure import borne, choose_families, is_still
+from framefold_encoder.exposure import borne, choose_families, is_still, rows_seen
 from framefold_encoder.motion import motion
 from framefold_protocol.coding import block_map_shape
 from framefold_protocol.noise import NoiseModel
@@ -69,10 +69,11 @@ def test_only_the_blocks_that_move_move():
 @given(
     st.tuples(st.integers(1, 140), st.integers(1, 200)),
     st.sampled_from(["C", ">", "strided", "transposed"]),
+    st.integers(0, 63),
     st.integers(0, 2**32),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_shape_and_layout_is_read_as_numpy_reads_it(shape, layout, seed):
+def test_any_shape_and_layout_is_read_as_numpy_reads_it(shape, layout, first, seed):
     frames = np.random.default_rng(seed).integers(0, 2**16, (11, *shape), np.uint16)
     laid_out = {
         "C": frames,
@@ -81,14 +82,19 @@ def test_any_shape_and_layout_is_read_as_numpy_reads_it(shape, layout, seed):
         "transposed": np.asfortranarray(frames),
     }[layout]
     noise, dark = NoiseModel(2.5, 100.0, 300.0), 300.0**2 - 2.5 * 100.0
-    found, expected = motion(laid_out, noise), np.empty(block_map_shape(shape))
+    found, expected = motion(laid_out, noise, row=first), np.empty(block_map_shape(shape))
+    step = 64 // rows_seen(expected.size)
     for row, column in np.ndindex(expected.shape):
         top, bottom = 64 * row, min(64 * row + 64, shape[0])
-        rows = [y for y in (top + 16, top + 48) if y < bottom] or [bottom - 1]
+        rows = list(range(top + first % step, bottom, step)) or [bottom - 1]
         parts = frames[:8, rows, 64 * column : 64 * column + 64].astype(np.float64).reshape(4, 2, -1).sum(1)
         variance = 2.5 * parts.mean(0).sum() + dark * 2 * parts[0].size
         expected[row, column] = ((parts - parts.mean(0)) ** 2).sum() / (variance * 3) - 1
     np.testing.assert_allclose(found, expected * 11 / 2, rtol=1e-3)
+
+
+def test_where_blocks_are_few_more_of_each_is_looked_at():
+    assert [rows_seen(blocks) for blocks in (1, 9, 16, 17, 64, 128, 256, 4096)] == [8, 8, 8, 8, 2, 1, 1, 1]
 
 
 def test_dark_frames_do_not_move():

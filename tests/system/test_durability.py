@@ -9,7 +9,9 @@ import pytest
 import zarr
 
 from framefold_client import ClientError
-from framefold_protocol.masks import MaskSpec, derive_masks
+from framefold_encoder.settings import EncoderSettings
+from framefold_protocol.coding import Coding
+from framefold_protocol.masks import derive_masks
 from processes import Decoder, finish, run
 
 SHAPE, GROUPS = (48, 70), 60
@@ -22,9 +24,11 @@ def movie(tmp_path):
     return counts, f"file:{tmp_path / 'movie.npy'}"
 
 
-def folds(counts):
+def folds(counts, block_maps):
     groups = counts[: 20 * GROUPS].reshape(GROUPS, 20, *SHAPE)
-    return (groups * derive_masks(MaskSpec(), SHAPE).window().astype(np.uint64)).sum(axis=1)
+    families = tuple(derive_masks(one, SHAPE) for one in EncoderSettings().families)
+    codings = (Coding(families, block_map).window().astype(np.uint64) for block_map in block_maps)
+    return np.stack([(group * coding).sum(axis=0) for group, coding in zip(groups, codings, strict=True)])
 
 
 def check(decoder, finished, counts):
@@ -37,7 +41,7 @@ def check(decoder, finished, counts):
         store = zarr.open(client.stream(stream["id"])["store"], mode="r")
     assert (stream["id"], stream["state"]) == (summary["stream_id"], "complete")
     assert (stream["positions"], stream["frames"], stream["snapshots"]) == (GROUPS + 1, len(counts), GROUPS)
-    assert np.array_equal(store["snapshots"][:], folds(counts))
+    assert np.array_equal(store["snapshots"][:], folds(counts, store["block_maps"][:]))
     assert np.array_equal(store["raw"][:], counts[20 * GROUPS :])
     decoder.stop()
     verified = run("framefold-decoder", "verify", "--data", decoder.data)

@@ -115,12 +115,18 @@ def test_a_decoder_stopped_in_mid_stream_goes_on_where_it_was(tmp_path, with_sig
 
 def stored_equals_fold(path, spec, groups):
     """Every stored snapshot is the exact fold of the frames the simulated detector delivered."""
-    from framefold_protocol.masks import MaskSpec, derive_masks
+    from framefold_encoder.settings import EncoderSettings
+    from framefold_protocol.coding import Coding
+    from framefold_protocol.masks import derive_masks
 
+    families = tuple(derive_masks(one, spec.shape) for one in EncoderSettings().families)
+    store = zarr.open(path, mode="r")
     counts = Movie(spec).counts(0, 20 * groups).reshape(groups, 20, *spec.shape)
-    bits = derive_masks(MaskSpec(), spec.shape).window()
-    snapshots = zarr.open(path, mode="r")["snapshots"][:]
-    return np.array_equal(snapshots, (counts * bits.astype(np.uint64)).sum(axis=1))
+    stored = zip(counts, store["block_maps"][:], store["snapshots"][:], strict=True)
+    return all(
+        np.array_equal(snapshot, (frames * Coding(families, block_map).window().astype(np.uint64)).sum(axis=0))
+        for frames, block_map, snapshot in stored
+    )
 
 
 def test_an_interrupted_encoder_sends_what_it_has_and_ends_the_stream(tmp_path):
