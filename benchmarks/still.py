@@ -5,8 +5,8 @@
 Training's own movies (of numbers that no training reaches) are folded at random doses at B = 4 to 30, with block maps and in
 bins of one sigma, and reconstructed over the same frames. A stream that begins at one of these B and takes the next one as long
 as the mean motion of its groups is below a threshold ends at some B: what that gains in PSNR over where it began, and the bytes
-it takes then; the tenth of the movies that gains least is told, too. Of nine blocks mean motion is known to a twentieth or so only.
-No clip that quality is measured on is used. Prints a card and, as the last line, one JSON document.
+it takes then; the tenth of the movies that gains least is told, too. Of nine blocks mean motion is known to a twentieth or so
+only. No clip that quality is measured on is used. Prints a card and, as the last line, one JSON document.
 """
 
 from __future__ import annotations

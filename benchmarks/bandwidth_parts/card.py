@@ -78,6 +78,7 @@ def _pipeline(cases: list[Row]) -> str:
     head = (
         "frames",
         "B",
+        "masks",
         "threads",
         "GB/s",
         "kernel alone",
@@ -93,6 +94,7 @@ def _pipeline(cases: list[Row]) -> str:
         (
             f"{case['side']}x{case['side']} {case['dtype']}",
             str(case["ratio"]),
+            "adaptive" if case["adaptive"] else "plain",
             str(case["threads"]),
             _number(case["gb_s"], 1),
             _number(case["kernel_gb_s"], 1),

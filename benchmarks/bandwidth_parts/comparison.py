@@ -88,7 +88,9 @@ def _folded_row(name: str, coder: FoldedCoder, material: Material, rounds: int) 
     _, timing = _timed(lambda: coder.encode(whole), whole.nbytes, rounds)
     cut = Material(material.dose, middle(whole[: 2 * RATIO]), material.gain)
     small = coders(cut, RATIO)
-    exact, kept = (small[each].snapshots(small[each].encode(cut.counts)) for each in ("framefold lossless", name))
+    exact, kept = (
+        small[each].snapshots(small[each].encode(cut.counts)) for each in (name.replace("half-sigma", "lossless"), name)
+    )
     return {
         "coder": name,
         "setting": f"B = {RATIO}",

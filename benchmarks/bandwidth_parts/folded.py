@@ -24,6 +24,10 @@ from framefold_protocol.messages import Snapshot
 from framefold_protocol.wire import Parts
 
 RATIO = 20
+MOVING, STILL = 0.25, 1.0
+"""Densities of the masks of blocks that move, and of those that do not move at all: they take the most bytes."""
+STILL_SCENE = ", still"
+"""Ends the name of the coder of what is still."""
 RATIOS = (10, 20, 30)
 Reconstruct = Callable[[list[Counts], Coding], npt.NDArray[np.float32]]
 
@@ -41,9 +45,11 @@ def entropy_bits(values: Counts) -> float:
 class FoldedCoder:
     """Folds and codes groups as the encoder does, on one thread."""
 
-    def __init__(self, frames: Counts, ratio: int, quantisation: VarianceStabilised | None = None) -> None:
+    def __init__(
+        self, frames: Counts, ratio: int, quantisation: VarianceStabilised | None = None, density: float = MOVING
+    ) -> None:
         """For frames like these, (T, H, W)."""
-        self.coding = Coding((derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),))
+        self.coding = Coding((derive_masks(MaskSpec(ratio=ratio, density=density), frames.shape[1:]),))
         self.ratio = ratio
         self.step_sigma = quantisation.step if quantisation else 0.0
         self._folder = Folder(self.coding.families, frames.dtype)
@@ -80,11 +86,12 @@ class FoldedCoder:
 
 
 def coders(material: Material, ratio: int) -> dict[str, FoldedCoder]:
-    """framefold's coders by name, for this material."""
+    """framefold's coders by name, for this material, lossless first: by the masks of what moves, and of what is still."""
     half_sigma = VarianceStabilised(gain=material.gain, step=0.5)
     return {
-        "framefold lossless": FoldedCoder(material.counts, ratio),
-        "framefold half-sigma": FoldedCoder(material.counts, ratio, half_sigma),
+        f"framefold {name}{scene}": FoldedCoder(material.counts, ratio, quantisation, density)
+        for scene, density in (("", MOVING), (STILL_SCENE, STILL))
+        for name, quantisation in (("lossless", None), ("half-sigma", half_sigma))
     }
 
 

@@ -30,8 +30,16 @@ from framefold_encoder.summary import Summary
 from framefold_protocol import payload
 from framefold_protocol.masks import MaskSpec, derive_masks
 
-PIPELINE_CASES = (("uint8", RATIO, 1), ("uint8", RATIO, 2), ("uint8", 30, 1), ("uint16", RATIO, 1), ("uint16", RATIO, 2))
-"""Type, B and folding threads; the first stands for all."""
+PIPELINE_CASES = (
+    ("uint8", RATIO, 1, False),
+    ("uint8", RATIO, 2, False),
+    ("uint8", 30, 1, False),
+    ("uint16", RATIO, 1, False),
+    ("uint16", RATIO, 2, False),
+    ("uint8", RATIO, 1, True),
+    ("uint16", RATIO, 1, True),
+)
+"""Type, B, folding threads, and whether masks go by motion, as they do by default; the first stands for all."""
 
 
 class MemorySource:
@@ -93,10 +101,12 @@ class Run:
         return self.gb_s * pixels_s / self.pixels_s
 
 
-def stream(frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb: int, ratio: str = str(RATIO)) -> Run:
+def stream(
+    frames: Counts, to: FarSide, seconds: float, threads: int, memory_mb: int, ratio: str = str(RATIO), *, adaptive: bool = True
+) -> Run:
     """Stream for some seconds and wait until all of it is acknowledged."""
     groups: list[tuple[float, int]] = []
-    keys = {"to": to.endpoint, "ratio": ratio, "threads": threads, "memory_mb": memory_mb}
+    keys = {"to": to.endpoint, "ratio": ratio, "threads": threads, "memory_mb": memory_mb, "adaptive": adaptive}
     far_before = to.cpu_s
     encoder = Encoder(MemorySource(frames, seconds), EncoderSettings.model_validate(keys))
     encoder.run(threading.Event(), lambda summary: groups.append((time.perf_counter(), summary.frames)))
@@ -111,10 +121,10 @@ def measure_pipeline(frames: Counts, rounds: int, seconds: float) -> list[dict[s
     turns."""
     kinds = {"uint8": frames, "uint16": frames.astype(np.uint16)}
     chosen = [one for one in PIPELINE_CASES if one[2] <= cores()]
-    return [_pipeline_case(kinds[kind], ratio, threads, rounds, seconds) for kind, ratio, threads in chosen]
+    return [_pipeline_case(kinds[kind], *how, rounds, seconds) for kind, *how in chosen]
 
 
-def _pipeline_case(frames: Counts, ratio: int, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+def _pipeline_case(frames: Counts, ratio: int, threads: int, adaptive: bool, rounds: int, seconds: float) -> dict[str, Any]:
     frames = np.resize(frames, (ratio, *frames.shape[1:])) if len(frames) < ratio else frames[: len(frames) // ratio * ratio]
     families = (derive_masks(MaskSpec(ratio=ratio), frames.shape[1:]),)
     folder = Folder(families, frames.dtype, threads)
@@ -123,10 +133,11 @@ def _pipeline_case(frames: Counts, ratio: int, threads: int, rounds: int, second
         for _ in range(rounds):
             kernel.append(_kernel_gb_s(folder, frames, seconds / 3))
             stages.append(_stages_gb_s(Folder(families, frames.dtype), frames, seconds / 3))
-            runs.append(stream(frames, far, seconds, threads, memory_mb=64, ratio=str(ratio)))
+            runs.append(stream(frames, far, seconds, threads, memory_mb=64, ratio=str(ratio), adaptive=adaptive))
     return {
         "threads": threads,
         "ratio": ratio,
+        "adaptive": adaptive,
         "dtype": frames.dtype.name,
         "side": frames.shape[1],
         "gb_s": statistics.median(run.gb_s for run in runs),
@@ -174,8 +185,8 @@ def measure_link(frames: Counts, rate: float, seconds: float) -> dict[str, Any]:
         raw = _raw_frames_s(frames, far.sink, seconds)
         memory_mb = max(1, int(rate * seconds / 10e6))
         folded = stream(frames, far, seconds, 1, memory_mb)
-        adaptive = stream(frames, far, seconds, 1, memory_mb, ratio="auto")
-    ratios = adaptive.summary.ratios
+        free = stream(frames, far, seconds, 1, memory_mb, ratio="auto")
+    ratios = free.summary.ratios
     return {
         "gbit_s": rate * 8 / 1e9,
         "shape": list(frames.shape[1:]),
@@ -183,10 +194,10 @@ def measure_link(frames: Counts, rate: float, seconds: float) -> dict[str, Any]:
         "raw_frames_s": raw,
         "folded_frames_s": folded.frames_s,
         "times_raw": folded.frames_s / raw,
-        "auto_frames_s": adaptive.frames_s,
+        "auto_frames_s": free.frames_s,
         "auto_mean_ratio": ratios.total() and sum(ratio * count for ratio, count in ratios.items()) / ratios.total(),
         "wire_ratio": folded.summary.wire_ratio,
-        "all_arrived": folded.summary.complete and adaptive.summary.complete,
+        "all_arrived": folded.summary.complete and free.summary.complete,
     }
 
 

@@ -83,6 +83,9 @@ def _verdict(verdict: dict[str, Any]) -> str:
         f"by PSNR, in {verdict['won_ssim']} by SSIM; mean margin {verdict['mean_psnr_margin']:+.2f} dB; "
         f"chi2 within {chi2['range'][0]:g} to {chi2['range'][1]:g} in {chi2['share']:.0%}",
     ]
+    over = verdict["mean_psnr_over_same_snapshots"]
+    if over is not None:
+        lines.append(f"  {over:+.2f} dB over the reference net on framefold's own snapshots")
     lines += [
         f"  lost: {one['clip']}, {one['dose']:g} e-/px, B = {one['ratio']}, {one['psnr_margin']:+.2f} dB to {one['rival']}"
         for one in verdict["lost"]

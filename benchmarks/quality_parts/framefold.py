@@ -35,8 +35,8 @@ TO_BYTES = {
     "framefold wire-ratio auto": WIDTHS,
 }
 """Widths of the bins to choose from, in sigma; 0: exact."""
-REFERENCES = ("reference net", "reference net, plain")
-"""The net that framefold's is held against, on the same snapshots, and on plain ones."""
+REFERENCES = ("reference net", "reference net, same snapshots")
+"""The net that framefold's is held against: on plain snapshots, as the paper has it, and on framefold's own."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def framefold_rows(cell: Cell, nets: Nets) -> list[Row]:
     rows.append(_row(cell, "gap-tv", cell.lossless, nets.registry.choose("gap-tv", cell.lossless.groups[0].coding)))
     rows += [_row_to_bytes(cell, nets, method, widths) for method, widths in TO_BYTES.items()]
     if nets.reference:
-        for method, one in zip(REFERENCES, (cell.lossless, plain), strict=True):
+        for method, one in zip(REFERENCES, (plain, cell.lossless), strict=True):
             try:
                 net = nets.registry.choose(nets.reference, one.groups[0].coding)
             except ModelError:

@@ -1,7 +1,7 @@
 """Whether a decoder's data folder holds what a run without any fault stored: every position once, every byte the same.
 
 Stream ids and times of arrival differ from run to run, and frames may be reconstructed with other neighbours; everything else
-must not differ.
+must not differ, but for the snapshots of a scene whose masks go by what was seen: those must be the fold of its frames.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
 from framefold_decoder.catalogue import StreamRecord
+from framefold_protocol.coding import Coding
+from framefold_protocol.masks import derive_masks
+from framefold_protocol.messages import StreamMetadata
 from soak_parts.chaos import Outcome
 from soak_parts.scenes import Reference, Scene, read_catalogue
 
 EXACT = ("snapshots", "raw", "block_maps")
 """Arrays whose files must be the same byte for byte."""
+FOLDED = ("snapshots", "block_maps")
+"""Those of snapshots."""
 COLUMNS = ("first_frame", "frames", "index", "kind")
 """Of the table of positions; the others hold times and quality."""
 TOLD = 20
@@ -63,7 +69,7 @@ def check(data: Path, outcomes: Sequence[Outcome], references: Mapping[Scene, Re
             continue
         reference = references[outcome.scene]
         verdict.gaps += max(0, reference.record.frames_received - record.frames_received)
-        verdict.differences += _differences(outcome.scene.name, data, record, reference, decoded)
+        verdict.differences += _differences(outcome.scene, data, record, reference, decoded)
     for stream_id, record in records.items():
         verdict.duplicates += record.position
         verdict.differences.append(f"stream {stream_id} ({record.metadata.name}, {record.position} positions) is nobody's")
@@ -71,15 +77,18 @@ def check(data: Path, outcomes: Sequence[Outcome], references: Mapping[Scene, Re
     return verdict
 
 
-def _differences(name: str, data: Path, record: StreamRecord, reference: Reference, decoded: bool) -> list[str]:
+def _differences(scene: Scene, data: Path, record: StreamRecord, reference: Reference, decoded: bool) -> list[str]:
     stream_id = record.metadata.stream_id
     ours, theirs = _store(data, stream_id), _store(reference.data, reference.record.metadata.stream_id)
-    found = [*_catalogue(record, reference.record, decoded), *_files(ours, theirs)]
+    exact = [array for array in EXACT if scene.frames is None or array not in FOLDED]
+    found = [*_catalogue(record, reference.record, decoded), *_files(ours, theirs, exact)]
     try:
-        found += _arrays(ours, theirs, decoded)
+        found += _arrays(ours, theirs, exact, decoded)
+        if scene.frames:
+            found += _folds(ours, record.metadata, np.load(scene.frames, mmap_mode="r"))
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # Zarr and its codecs, of files that are not theirs
         found.append(f"its arrays cannot be read: {error!r}")
-    return [f"{name}, stream {stream_id}: {difference}" for difference in found]
+    return [f"{scene.name}, stream {stream_id}: {difference}" for difference in found]
 
 
 def _store(data: Path, stream_id: str) -> Path:
@@ -94,8 +103,8 @@ def _catalogue(record: StreamRecord, expected: StreamRecord, decoded: bool) -> I
         yield f"{record.decoded} of {record.snapshots} snapshots are reconstructed"
 
 
-def _files(ours: Path, theirs: Path) -> Iterable[str]:
-    for name in EXACT:
+def _files(ours: Path, theirs: Path, exact: Sequence[str]) -> Iterable[str]:
+    for name in exact:
         mine, other = ({p.relative_to(s / name): p for p in (s / name).rglob("*") if p.is_file()} for s in (ours, theirs))
         for path in sorted(mine.keys() ^ other.keys()):
             yield f"file {name}/{path} {'should not be there' if path in mine else 'is missing'}"
@@ -104,9 +113,9 @@ def _files(ours: Path, theirs: Path) -> Iterable[str]:
                 yield f"file {name}/{path} differs"
 
 
-def _arrays(ours: Path, theirs: Path, decoded: bool) -> Iterable[str]:
+def _arrays(ours: Path, theirs: Path, exact: Sequence[str], decoded: bool) -> Iterable[str]:
     mine, other = zarr.open_group(ours, mode="r"), zarr.open_group(theirs, mode="r")
-    for name in (*(name for name in EXACT if name in other), *(f"groups/{column}" for column in COLUMNS)):
+    for name in (*(name for name in exact if name in other), *(f"groups/{column}" for column in COLUMNS)):
         if not np.array_equal(_values(mine, name), _values(other, name)):
             yield f"array {name} differs"
     for key in ("complete", "gaps"):
@@ -115,6 +124,16 @@ def _arrays(ours: Path, theirs: Path, decoded: bool) -> Iterable[str]:
             yield f"{key} is {found!r}, expected {expected!r}"
     if decoded and not math.isfinite(float(np.sum(_values(mine, "frames"), dtype=np.float64))):
         yield "frames are missing"
+
+
+def _folds(store: Path, stream: StreamMetadata, frames: npt.NDArray[np.unsignedinteger]) -> Iterable[str]:
+    """Of a stream of one ratio: snapshots that are not the exact sum of their frames."""
+    group, masks = zarr.open_group(store, mode="r"), tuple(derive_masks(spec, stream.shape) for spec in stream.families)
+    ratio = stream.families[0].ratio
+    for k, (snapshot, block_map) in enumerate(zip(_values(group, "snapshots"), _values(group, "block_maps"), strict=True)):
+        exposed = Coding(masks, block_map).window()
+        if not np.array_equal(snapshot, np.sum(frames[k * ratio : (k + 1) * ratio] * exposed, axis=0, dtype=snapshot.dtype)):
+            yield f"snapshot {k} is not the fold of its frames"
 
 
 def _told_twice(store: Path) -> int:

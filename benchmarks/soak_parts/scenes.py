@@ -26,6 +26,9 @@ class Scene:
     """Of `framefold-encoder run`."""
     rate: float | None = None
     """Bytes per second of the link, so that streaming takes seconds in which something can happen."""
+    frames: Path | None = None
+    """The source's file (.npy), where masks go by what an encoder has seen since it was started: the snapshots that a restarted
+    one sends are then not those of a run without faults, but must be the fold of these frames."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,25 @@ class Reference:
 
 def make_scenes(folder: Path, seed: int) -> tuple[Scene, ...]:
     """Every kind of message, of pixel and of pace: folded groups, raw ones, exact and near-lossless, at a camera's pace or a
-    file's. Files are written into `folder`."""
+    file's. Files are written into `folder`.
+
+    But for one scene masks and gain are told, so that a restarted encoder folds as one that was never killed.
+    """
     files = {
         "wide": _counts(folder / "wide.npy", (1503, 80, 96), np.uint16, 60, seed),
         "raw": _counts(folder / "raw.npy", (240, 40, 56), np.uint8, 12, seed + 1),
         "deep": _counts(folder / "deep.npy", (610, 48, 48), np.uint32, 3000, seed + 2),
         "short": _counts(folder / "short.npy", (7, 64, 64), np.uint8, 20, seed + 3),
     }
+    told, binned = ("--no-adaptive", "--counts-per-electron", 1), ("--coder", "variance-stabilised")
     return (
-        Scene("camera", f"sim:?shape=64x96&frames=804&rate=300&dose=20&seed={seed}", ("--ratio", 10)),
-        Scene("simulation", f"sim:?shape=64x64&frames=1815&rate=0&dose=30&seed={seed + 1}", ("--ratio", 20), 100e3),
-        Scene("wide", files["wide"], ("--ratio", 12), 300e3),
-        Scene("near-lossless", files["wide"], ("--ratio", 16, "--coder", "variance-stabilised"), 120e3),
+        Scene("camera", f"sim:?shape=64x96&frames=804&rate=300&dose=20&seed={seed}", ("--ratio", 10, "--no-adaptive")),
+        Scene("simulation", f"sim:?shape=64x64&frames=1815&rate=0&dose=30&seed={seed + 1}", ("--no-adaptive",), 100e3),
+        Scene("wide", files["wide"], ("--ratio", 12, *told), 300e3),
+        Scene("adaptive", files["wide"], ("--ratio", 12), 300e3, folder / "wide.npy"),
+        Scene("near-lossless", files["wide"], ("--ratio", 16, *binned, *told), 120e3),
         Scene("raw", files["raw"], ("--ratio", 1), 80e3),
-        Scene("deep", files["deep"], ("--ratio", 8, "--mask", "random"), 100e3),
+        Scene("deep", files["deep"], ("--ratio", 8, "--mask", "random", *told[1:]), 100e3),
         Scene("short", files["short"]),
     )
 

@@ -43,7 +43,7 @@ def test_after_twenty_kills_the_store_is_that_of_a_run_without_faults(tmp_path):
         "--model",
         "none",
         "--scenes",
-        "wide,short",
+        "wide,adaptive,short",
         "--mean-delay",
         "0.5",
     ]
@@ -123,6 +123,32 @@ def test_the_checker_sees_a_changed_byte(tmp_path, reference):
     found = verdict(data, reference)
     assert not found.identical
     assert any("snapshots/c/3/0/0 differs" in difference for difference in found.differences)
+
+
+def test_the_checker_folds_what_masks_may_differ_for(tmp_path):
+    frames = np.random.default_rng(0).poisson(20, (20, 16, 24)).astype(np.uint8)
+    families = MaskSpec(ratio=4, period=8), MaskSpec("ones", 4)
+    masks = tuple(derive_masks(spec, (16, 24)) for spec in families)
+    for folder, number, family in (("reference", 1, 0), ("data", 2, 1)):  # another choice than without faults
+        with closing(Library.open(tmp_path / folder)) as library:
+            digests = tuple(one.digest for one in masks)
+            library.add_stream(StreamMetadata(name(number), "example", (16, 24), "uint8", families, digests, 1))
+            bits, block_map = masks[family].window(), bytes([family])
+            sums = [(frames[k : k + 4].astype(np.uint16) * bits).sum(axis=0, dtype=np.uint16) for k in range(0, 20, 4)]
+            messages = [Snapshot(k, 4 * k, 4, 1, **vars(payload.pack(one)), block_map=block_map) for k, one in enumerate(sums)]
+            library.put(name(number), messages, 1000)
+            library.finish(name(number), 5, 20)
+    np.save(tmp_path / "frames.npy", frames)
+    scene = Scene("example", "", frames=tmp_path / "frames.npy")
+    references = {scene: Reference(tmp_path / "reference", read_catalogue(tmp_path / "reference")[0])}
+    outcome = Outcome(scene, {"stream_id": name(2), "snapshots": 5})
+    found = check(tmp_path / "data", [outcome], references, decoded=False)
+    assert found.identical, found.differences
+    np.save(tmp_path / "frames.npy", np.roll(frames, 1, axis=0))
+    found = check(tmp_path / "data", [outcome], references, decoded=False)
+    assert [difference.split(": ")[1] for difference in found.differences] == [
+        f"snapshot {k} is not the fold of its frames" for k in range(5)
+    ]
 
 
 def test_the_checker_sees_a_missing_file_and_one_too_many(tmp_path, reference):
