@@ -68,3 +68,33 @@ def test_an_option_finds_what_it_needs_in_the_file(tmp_path):
     config = tmp_path / "encoder.toml"
     config.write_text('coder = "variance-stabilised"\n')
     assert load_encoder_settings(config, {"step_sigma": "1"}).step_sigma == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, True),
+        ({"ratio": "4"}, True),
+        ({"ratio": "auto"}, True),
+        ({"wire_ratio": "30"}, True),
+        ({"ratio": "3"}, False),
+        ({"ratio": "2..20"}, False),
+        ({"mask": "one-hot"}, False),
+        ({"mask": "file", "mask_file": "m.npy"}, False),
+        ({"density": "0.5"}, False),
+        ({"density": "0.5", "adaptive": True}, True),
+        ({"adaptive": False}, False),
+    ],
+)
+def test_masks_go_by_motion_unless_they_are_chosen_or_groups_may_be_too_short_to_tell(overrides, expected):
+    settings = load_encoder_settings(None, overrides)
+    assert settings.adapts == expected
+    assert len(settings.families) == (3 if expected else 1)
+
+
+def test_whether_masks_go_by_motion_is_one_of_three_things_in_the_environment():
+    for text, expected in (("auto", "auto"), ("false", False), ("true", True)):
+        environment = {"FRAMEFOLD_ENCODER_ADAPTIVE": text}
+        assert load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", None, {}, environment).adaptive == expected
+    with pytest.raises(SettingsError, match="environment: FRAMEFOLD_ENCODER_ADAPTIVE is 'sometimes'"):
+        load_settings(EncoderSettings, "FRAMEFOLD_ENCODER_", None, {}, {"FRAMEFOLD_ENCODER_ADAPTIVE": "sometimes"})
