@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from framefold_client import Client, ClientError
+from framefold_protocol.coding import BLOCK
 from framefold_simulator.movie import Movie, MovieSpec
 
 RATIO = 20
@@ -204,16 +205,25 @@ def _draw_sheet(client: Client, stream_id: str, movie: Movie, path: Path, frames
         n = k * RATIO + RATIO // 4
         truth, noisy = movie.clean(n, n + 1)[0], movie.counts(n, n + 1)[0]
         average = movie.counts(k * RATIO, (k + 1) * RATIO).mean(axis=0)
-        tiles = (truth, noisy, client.snapshot(stream_id, k), client.frame(stream_id, n), average)
+        snapshot = _per_exposure(client.snapshot(stream_id, k), average)
+        tiles = (truth, noisy, snapshot, client.frame(stream_id, n), average)
         low, high = np.percentile(truth[part], (0.5, 99.8))
         for column, (title, tile) in enumerate(zip(titles, tiles, strict=True)):
             image = tile[part].astype(np.float64)
-            image *= 1 if column != 2 else truth[part].mean() / image.mean()
             at = (column * (crop + 4), row * (crop + 18))
             draw.text((at[0] + 2, at[1] + 3), f"{title}, frame {n}", fill=0)
             sheet.paste(Image.fromarray(_gray(image, low, high)), (at[0], at[1] + 16))
     sheet.save(path)
     return path
+
+
+def _per_exposure(snapshot: npt.NDArray[np.unsignedinteger], average: Pixels) -> Pixels:
+    """A snapshot in counts a frame: the masks of a block expose all of its pixels in equally many frames, as its sum tells."""
+    height, width = snapshot.shape
+    starts = range(0, height, BLOCK), range(0, width, BLOCK)
+    sums, means = (np.add.reduceat(np.add.reduceat(one, starts[0], 0), starts[1], 1) for one in (snapshot * 1.0, average))
+    exposed = np.rint(sums / means)
+    return snapshot / np.kron(exposed, np.ones((BLOCK, BLOCK)))[:height, :width]
 
 
 def _busiest(movie: Movie, side: int) -> tuple[slice, slice]:
