@@ -22,10 +22,13 @@ from bandwidth_parts import machine, rivals
 from bandwidth_parts.folded import RATIO, RATIOS
 from bandwidth_parts.material import Counts, fit
 from common_parts.document import cores
+from framefold_encoder.exposure import choose_families
 from framefold_encoder.folding import Folder
 from framefold_encoder.kernels import VISIT
 from framefold_encoder.memory import zeros
 from framefold_encoder.motion import motion
+from framefold_encoder.settings import EncoderSettings
+from framefold_encoder.watch import Watch
 from framefold_protocol.coding import BlockMap, block_map_shape
 from framefold_protocol.masks import MaskSpec, derive_masks
 
@@ -33,6 +36,7 @@ SIDES = (1024, 2048, 4096)
 HEADLINE_SIDE = 2048
 DENSITIES = (0.25, 0.5, 1.0)
 """Of one family, and of the block map's three."""
+BELOW = EncoderSettings().still_below
 CACHE_BYTES = 128 << 20
 """Arrays are at least this large, four times a large last-level cache."""
 RIVAL_FRAMES = 2
@@ -78,7 +82,8 @@ def _fold_actions(frames: Counts, ratio: int, threads: int) -> Actions:
     steps = {"fold": ratio, "live": VISIT, "single": 1}
     actions: Actions = {name: (frames.nbytes, partial(_fold, folder, frames, sums, step)) for name, step in steps.items()}
     actions["map"] = frames.nbytes, partial(_fold, adaptive, frames, sums, ratio, block_map)
-    actions["watched"] = frames.nbytes, partial(_watched, folder, frames, sums, threads)
+    watch = Watch((shape[0], shape[1]), BELOW)
+    actions["watched"] = frames.nbytes, partial(_watched, folder, watch, frames, sums, threads)
     return {f"{name} {threads}": action for name, action in actions.items()}
 
 
@@ -87,10 +92,11 @@ def _fold(folder: Folder, frames: Counts, sums: Counts, step: int, block_map: Bl
         folder.add(frames[start : start + step], start % folder.ratio, sums, block_map)
 
 
-def _watched(folder: Folder, frames: Counts, sums: Counts, threads: int) -> None:
+def _watched(folder: Folder, watch: Watch, frames: Counts, sums: Counts, threads: int) -> None:
     for start in range(0, len(frames), folder.ratio):
         group = frames[start : start + folder.ratio]
-        motion(group, threads=threads)
+        moved = watch.add(motion(group, threads=threads, row=watch.row), folder.ratio)
+        choose_families(moved, BELOW)
         folder.add(group, 0, sums)
 
 

@@ -56,4 +56,7 @@ def borne(motion: Motion, shape: tuple[int, int], ratio: int) -> int:
 
 def choose_families(motion: Motion, below: Sequence[float]) -> BlockMap:
     """A block's family is the number of thresholds in `below` that its motion is under: family 0 for what moves most."""
-    return (motion[..., None] < np.asarray(below)).sum(-1, dtype=np.uint8)  # type: ignore[no-any-return]
+    families = np.zeros(motion.shape, np.uint8)
+    for threshold in below:
+        families += motion < threshold
+    return families

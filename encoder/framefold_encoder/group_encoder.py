@@ -77,7 +77,7 @@ class GroupEncoder:
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             _compile_coders(frames[:1, :1], each.fold(frames)[:1])
             if settings.adapts:
-                motion(frames)
+                Watch(info.shape, settings.still_below).add(motion(frames), each.ratio)
             if settings.wire_ratio:
                 cut(frames)
         self.still, self.borne = False, 0
@@ -263,7 +263,7 @@ def warm_up() -> None:
             folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, BLOCK))], frame_dtype)
             frames = np.zeros((ratio, 1, BLOCK), frame_dtype)
             _compile_coders(frames, folder.fold(frames))
-        motion(frames)
+        Watch(frames.shape[1:], ()).add(motion(frames), len(frames))
         cut(frames)
 
 

@@ -6,6 +6,8 @@ the group; where nothing moves, the parts differ by the detector's noise alone, 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,15 +36,21 @@ def motion(frames: Counts, noise: NoiseModel = COUNTING, threads: int = 1, row: 
 
     `row` of a block, and those at equal distances from it, are looked at: others tell more. Up to three of the frames are not.
     """
-    kind = np.uint64 if frames.itemsize > 2 else np.uint32 if frames.itemsize > 1 else np.uint16
     found = np.empty(block_map_shape(frames.shape[1:]), np.float32)
-    native = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
-    ones = np.full(WORD, np.iinfo(native.dtype).max, native.dtype)
+    native = frames.flags.c_contiguous and frames.dtype.isnative
+    pixels = frames if native else np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
     step = BLOCK // rows_seen(found.size)
-    useful = max(1, min(threads, native.nbytes // step // BYTES_PER_THREAD))
+    useful = max(1, min(threads, pixels.nbytes // step // BYTES_PER_THREAD))
     gain, dark = noise.counts_per_electron, noise.read_noise_counts**2 - noise.counts_per_electron * noise.offset_counts
-    in_bands(_motion, (native, gain, dark, row % step, step, ones, np.zeros(1, kind), found), len(found), useful)
+    in_bands(_motion, (pixels, gain, dark, row % step, step, *_constants(pixels.dtype), found), len(found), useful)
     return found
+
+
+@cache
+def _constants(dtype: np.dtype[np.unsignedinteger]) -> tuple[Counts, Counts]:
+    """A mask that lets all through, and a number of the type of sums. Made for every group they took a fifth of the time."""
+    kind = np.uint64 if dtype.itemsize > 2 else np.uint32 if dtype.itemsize > 1 else np.uint16
+    return np.full(WORD, np.iinfo(dtype).max, dtype), np.zeros(1, kind)
 
 
 @compiled(fastmath=FREE_ORDER)

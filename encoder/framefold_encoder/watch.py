@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from framefold_encoder.exposure import Motion
 from framefold_protocol.coding import BLOCK, block_map_shape
+from framefold_protocol.compiled import compiled
 
 ROWS_ON = 25
 """Rows of a block from those looked at in one group to those in the next: a golden section, so that they soon lie close."""
@@ -48,12 +49,11 @@ class Watch:
         """What the blocks of the next group, of `ratio` frames, are taken to move by; `motion` is what it tells by itself."""
         change = (ratio / self._ratio) ** 3 if self._ratio else 0.0
         kept = FADING if 1 / LIKE <= change <= LIKE else 0.0
-        self._moved = np.minimum(motion, self._ceiling) + kept * np.minimum(change * self._moved, self._ceiling * self._weight)
-        self._weight = 1.0 + kept * self._weight
+        most, self._weight = self._ceiling * self._weight, 1.0 + kept * self._weight
+        found = np.empty_like(self._moved)
+        _pool(motion, self._area, kept, change, most, self._ceiling, self._weight, self._moved, found)
         self._groups, self._ratio = self._groups + 1, ratio
-        mean = self._moved / self._weight
-        found = OWN * mean + (1 - OWN) * _boxes(mean * self._area) / _boxes(self._area)
-        return found.astype(np.float32)
+        return found
 
 
 def _sides(side: int, blocks: int) -> npt.NDArray[np.float32]:
@@ -61,8 +61,29 @@ def _sides(side: int, blocks: int) -> npt.NDArray[np.float32]:
     return np.minimum(BLOCK, side - BLOCK * np.arange(blocks)).astype(np.float32)
 
 
-def _boxes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The sum of the 3x3 values around each, as far as there are."""
-    padded = np.pad(values, 1)
-    rows: npt.NDArray[np.float32] = padded[:-2] + padded[1:-1] + padded[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+@compiled()
+def _pool(
+    motion: Motion,
+    area: npt.NDArray[np.float32],
+    kept: float,
+    change: float,
+    most: float,
+    ceiling: float,
+    weight: float,
+    moved: Motion,
+    found: Motion,
+) -> None:
+    """Add a group's `motion` to what has `moved`, of which `kept` is left; `found`: the weighted mean, with that around it."""
+    rows, columns = motion.shape
+    for row in range(rows):
+        for column in range(columns):
+            before = min(change * moved[row, column], most)
+            moved[row, column] = min(motion[row, column], ceiling) + kept * before
+    for row in range(rows):
+        for column in range(columns):
+            around = pixels = 0.0
+            for y in range(max(row - 1, 0), min(row + 2, rows)):
+                for x in range(max(column - 1, 0), min(column + 2, columns)):
+                    around += area[y, x] * moved[y, x]
+                    pixels += area[y, x]
+            found[row, column] = (OWN * moved[row, column] + (1 - OWN) * around / pixels) / weight
