@@ -17,7 +17,7 @@ def card(results: dict[str, Any]) -> str:
             f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} before; "
             f"memory read {results['read_gb_s']:.1f} GB/s, memcpy {results['memcpy_gb_s']:.1f} GB/s",
             _title(
-                "Folding: whole groups, as they come (live), frame by frame (single); block map, motion: shares of the fold",
+                "Folding: whole groups, as they come (live), frame by frame (single); block map, motion, with map: shares of the fold",
                 _encode(results["encode_cases"]),
             ),
             _title("The whole encoder, from memory to acknowledged", _pipeline(results["pipeline"]["cases"])),
@@ -49,6 +49,7 @@ def _encode(cases: list[Row]) -> str:
         "single",
         "block map",
         "motion",
+        "with map",
         "x memcpy",
         "x JPEG",
         "x bitshuffle-LZ4",
@@ -65,6 +66,7 @@ def _encode(cases: list[Row]) -> str:
             _number(case["single_fraction_of_read"]),
             _number(case["map_fraction_of_fold"]),
             _number(case["motion_cost_of_fold"]),
+            _number(case["map_cost_of_fold"]),
             _number(case["times_memcpy"]),
             _number(case["times_jpeg"], 0),
             _number(case["times_bitshuffle_lz4"], 1),

@@ -22,9 +22,9 @@ Bytes = npt.NDArray[np.uint8]
 BYTE: Kind = np.dtype(np.uint8)
 STRIPE = 2**20
 """Pixels of a stripe at most, unless its 32 rows have more: what is made of them stays in the cache until it is coded."""
-WIDEST, WIDEST_OF_BINS = 1.05, 0.5
+WIDEST, WIDEST_OF_BINS = 1.05, 0.98
 """The lowest bits span at most this many standard deviations of the noise; more are not quite random. Bins of counts are not
-all equally wide, so their lowest bit is less random than that of counts."""
+all equally wide: of half a sigma the lowest bit is kept apart only where a scene makes neighbours differ more than noise does."""
 _ROWS = 32
 """So many are enough to tell the noise."""
 
