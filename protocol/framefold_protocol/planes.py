@@ -24,7 +24,7 @@ STRIPE = 2**20
 """Pixels of a stripe at most, unless its 32 rows have more: what is made of them stays in the cache until it is coded."""
 WIDEST, WIDEST_OF_BINS = 1.05, 0.98
 """The lowest bits span at most this many standard deviations of the noise; more are not quite random. Bins of counts are not
-all equally wide: of half a sigma the lowest bit is kept apart only where a scene makes neighbours differ more than noise does."""
+all equally wide: of half a sigma the lowest bit is kept apart only where the scene makes neighbours differ, too."""
 _ROWS = 32
 """So many are enough to tell the noise."""
 
