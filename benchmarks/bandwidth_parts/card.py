@@ -17,7 +17,7 @@ def card(results: dict[str, Any]) -> str:
             f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']} before; "
             f"memory read {results['read_gb_s']:.1f} GB/s, memcpy {results['memcpy_gb_s']:.1f} GB/s",
             _title(
-                "Folding: whole groups, as they come (live), one by one (single); motion, and with map: shares of the fold",
+                "Folding: whole groups, as they come (live), one by one (single); block map, motion, with map: of the fold",
                 _encode(results["encode_cases"]),
             ),
             _title("The whole encoder, from memory to acknowledged", _pipeline(results["pipeline"]["cases"])),
