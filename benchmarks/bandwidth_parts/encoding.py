@@ -23,11 +23,10 @@ from bandwidth_parts import machine, rivals
 from bandwidth_parts.folded import RATIO, RATIOS
 from bandwidth_parts.material import Counts, fit
 from common_parts.document import cores
-from framefold_encoder.exposure import choose_families
 from framefold_encoder.folding import Folder
 from framefold_encoder.kernels import VISIT
 from framefold_encoder.memory import zeros
-from framefold_encoder.motion import motion
+from framefold_encoder.motion import COUNTING
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.watch import Watch
 from framefold_protocol.coding import BlockMap, block_map_shape
@@ -37,7 +36,6 @@ SIDES = (1024, 2048, 4096)
 HEADLINE_SIDE = 2048
 DENSITIES = (0.25, 0.5, 1.0)
 """Of one family, and of the block map's three."""
-BELOW = EncoderSettings().still_below
 CACHE_BYTES = 128 << 20
 """Arrays are at least this large, four times a large last-level cache."""
 RIVAL_FRAMES = 2
@@ -97,9 +95,9 @@ class _Watched:
 
     def __init__(self, frames: Counts, ratio: int, threads: int) -> None:
         shape = frames.shape[1], frames.shape[2]
-        self._frames, self._ratio, self._threads = frames, ratio, threads
+        self._frames, self._ratio = frames, ratio
         self._folder = Folder([derive_masks(MaskSpec(ratio=ratio), shape)], frames.dtype, threads)
-        self._sums, self._watch = zeros(shape, self._folder.sum_dtype), Watch(shape, BELOW)
+        self._sums, self._watch = zeros(shape, self._folder.sum_dtype), Watch(shape, EncoderSettings().still_below, threads)
         self._motion, self._looking = list[float](), list[float]()
 
     def run(self) -> None:
@@ -107,9 +105,9 @@ class _Watched:
         for first in range(0, len(self._frames), self._ratio):
             group = self._frames[first : first + self._ratio]
             start = time.perf_counter()
-            moved = motion(group, threads=self._threads, row=self._watch.row)
+            self._watch.look(group, COUNTING)
             told = time.perf_counter()
-            choose_families(self._watch.add(moved, self._ratio), BELOW)
+            self._watch.choose(group, COUNTING)
             seen = time.perf_counter()
             self._folder.add(group, 0, self._sums)
             fold_s = time.perf_counter() - seen

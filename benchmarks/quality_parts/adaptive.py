@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from framefold_encoder.exposure import SMALLEST_RATIO, choose_families
-from framefold_encoder.motion import motion
 from framefold_encoder.settings import EncoderSettings
 from framefold_encoder.watch import Watch
 from framefold_protocol.anscombe import VarianceStabilised
-from framefold_protocol.coding import BlockMap, block_map_shape
+from framefold_protocol.coding import BlockMap
 from framefold_protocol.masks import derive_masks
 from framefold_protocol.noise import NoiseModel
 from quality_parts.folding import Counts, Folded, fold_groups
@@ -26,15 +22,9 @@ def groups_of(counts: Counts, ratio: int) -> list[Counts]:
 
 
 def block_maps(groups: Sequence[Counts], noise: NoiseModel = ELECTRONS) -> list[BlockMap]:
-    """The families of the blocks of a stream's groups, (B, H, W) each; those too short to tell are folded as if they moved."""
-    shape, below = (groups[0].shape[1], groups[0].shape[2]), EncoderSettings().still_below
-    watch, found = Watch(shape, below), []
-    for group in groups:
-        if len(group) < SMALLEST_RATIO:
-            found.append(np.zeros(block_map_shape(shape), np.uint8))
-        else:
-            found.append(choose_families(watch.add(motion(group, noise, row=watch.row), len(group)), below))
-    return found
+    """The families of the blocks of a stream's groups, (B, H, W) each."""
+    watch = Watch((groups[0].shape[1], groups[0].shape[2]), EncoderSettings().still_below)
+    return [watch.choose(group, noise) for group in groups]
 
 
 def fold_adaptively(

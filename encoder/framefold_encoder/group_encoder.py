@@ -20,9 +20,9 @@ import numpy.typing as npt
 from framefold_encoder.budget import WIDTHS, ByteBudget
 from framefold_encoder.coders import Coders
 from framefold_encoder.cutting import cut, taken_apart
-from framefold_encoder.exposure import SMALLEST_RATIO, Motion, borne, choose_families, is_still
+from framefold_encoder.exposure import SMALLEST_RATIO, borne, is_still
 from framefold_encoder.folding import FRAME_DTYPES, Folder
-from framefold_encoder.motion import COUNTING, motion
+from framefold_encoder.motion import COUNTING
 from framefold_encoder.noise_meter import NoiseMeter
 from framefold_encoder.ring import Group
 from framefold_encoder.settings import EncoderSettings
@@ -31,7 +31,7 @@ from framefold_encoder.summary import Summary
 from framefold_encoder.watch import Watch
 from framefold_protocol import payload, wire
 from framefold_protocol.anscombe import VarianceStabilised
-from framefold_protocol.coding import BLOCK, BlockMap, Coding, block_map_shape
+from framefold_protocol.coding import BLOCK, BlockMap, Coding
 from framefold_protocol.errors import InputError
 from framefold_protocol.masks import MaskSpec, derive_masks
 from framefold_protocol.messages import Audit, Gap, RawFrames, Snapshot
@@ -70,14 +70,12 @@ class GroupEncoder:
         if self.snapshot_bytes > wire.MAX_PAYLOAD_BYTES:
             found = f"frames of {info.shape[0]} x {info.shape[1]} pixels make snapshots of {self.snapshot_bytes:,} bytes"
             raise InputError(f"{found}, expected at most {wire.MAX_PAYLOAD_BYTES:,}", hint="Fold parts of the frame")
-        self._watch = Watch(info.shape, settings.still_below)
-        self._seen: tuple[Frames, Motion] | None = None
-        """Of frames whose motion was looked at before they are folded."""
+        self._watch = Watch(info.shape, settings.still_below, settings.threads) if settings.adapts else None
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             _compile_coders(frames[:1, :1], each.fold(frames)[:1])
             if settings.adapts:
-                Watch(info.shape, settings.still_below).add(motion(frames), each.ratio)
+                Watch(info.shape, settings.still_below).choose(frames, COUNTING)
             if settings.wire_ratio:
                 cut(frames)
         self.still, self.borne = False, 0
@@ -112,10 +110,9 @@ class GroupEncoder:
         still, most = list[bool](), list[int]()
 
         def bears(scene: Frames) -> int:
-            if not self._settings.adapts or len(scene) < SMALLEST_RATIO:
+            if self._watch is None or len(scene) < SMALLEST_RATIO:
                 return 0
-            seen = self._motion(scene)
-            self._seen = scene, seen
+            seen = self._watch.look(scene, self._noise.noise or COUNTING)
             found = borne(seen, self._info.shape, len(scene))
             still.append(is_still(seen))
             most.extend([found] if found else [])
@@ -155,19 +152,6 @@ class GroupEncoder:
         families = [derive_masks(spec, self._info.shape, masks.parent if masks else None) for spec in specs]
         return Folder(families, self._info.dtype, self._settings.threads)
 
-    def _block_map(self, frames: Frames) -> BlockMap | None:
-        """Which family folds each block; None when the stream has one."""
-        if not self._settings.adapts:
-            return None
-        if len(frames) < SMALLEST_RATIO:  # too few to tell
-            return np.zeros(block_map_shape(frames.shape[1:]), np.uint8)
-        seen, self._seen = self._seen, None
-        found = seen[1] if seen and seen[0] is frames else self._motion(frames)
-        return choose_families(self._watch.add(found, len(frames)), self._settings.still_below)
-
-    def _motion(self, frames: Frames) -> Motion:
-        return motion(frames, self._noise.noise or COUNTING, self._settings.threads, self._watch.row)
-
     def _audit_due(self, snapshots: int, frames: int) -> bool:
         """Whether this group is to be sent raw, too; one of too few frames to tell the noise leaves it to the next."""
         every = self._settings.audit
@@ -189,7 +173,7 @@ class GroupEncoder:
     def _fold(self, group: Group, coders: Coders, summary: Summary) -> None:
         memory = coders.memory()
         start = time.perf_counter()
-        block_map = self._block_map(group.frames)
+        block_map = self._watch.choose(group.frames, self._noise.noise or COUNTING) if self._watch else None
         sums = self._folders[len(group.frames)].fold(group.frames, block_map, memory)
         if not self._folding_s:
             summary.first_group_s = time.perf_counter() - self._started
@@ -263,7 +247,7 @@ def warm_up() -> None:
             folder = Folder([derive_masks(MaskSpec(kind="ones", ratio=ratio), (1, BLOCK))], frame_dtype)
             frames = np.zeros((ratio, 1, BLOCK), frame_dtype)
             _compile_coders(frames, folder.fold(frames))
-        Watch(frames.shape[1:], ()).add(motion(frames), len(frames))
+        Watch((1, BLOCK), ()).choose(frames, COUNTING)
         cut(frames)
 
 

@@ -177,11 +177,14 @@ def read_on(movie, numbers, out):
     return 1
 
 
-def test_memory_is_bounded_however_long_the_stream():
-    side, constant_bytes = 1024, 12_000_000  # the journal's 4 MB, messages between threads, a snapshot being coded
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_memory_is_bounded_however_long_the_stream(adaptive):
+    """(2B + 4) frames and a constant: the journal's 4 MB, snapshots being coded and handed on, and what the other end, which is
+    in this process, has just received; 8 to 14 MB as threads come by, and of a stream of more than 90 MB."""
+    side, groups, constant_bytes = 1024, 120, 24_000_000
     frames = np.random.default_rng(0).poisson(20, (4, side, side)).astype(np.uint8)
     with decoder(keep=False) as (endpoint, _):
-        encoder = Encoder(Repeated(frames, 30 * RATIO), EncoderSettings(to=endpoint, memory_mb=4))
+        encoder = Encoder(Repeated(frames, groups * RATIO), EncoderSettings(to=endpoint, memory_mb=4, adaptive=adaptive))
         tracemalloc.start()
         try:
             summary = encoder.run(threading.Event())
@@ -189,6 +192,7 @@ def test_memory_is_bounded_however_long_the_stream():
         finally:
             tracemalloc.stop()
     assert summary.complete
+    assert summary.bytes_wire > 90_000_000
     assert peak < (2 * RATIO + 4) * side * side + constant_bytes
 
 
