@@ -196,7 +196,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200, help="and until so many processes were killed (default 200)")
     parser.add_argument("--calm-minutes", type=float, default=0, help="then stream so long without faults (default 0)")
     parser.add_argument("--model", default="gap-tv", help="what reconstructs meanwhile (default gap-tv; none is quicker)")
-    parser.add_argument("--scenes", help="stream only these, of camera,simulation,wide,near-lossless,raw,deep,short")
+    parser.add_argument("--scenes", help="stream only these, of camera,simulation,wide,adaptive,near-lossless,raw,deep,short")
     parser.add_argument("--mean-delay", type=float, default=2.5, help="seconds between two faults, on average (default 2.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the sources and of the faults (default 0)")
     parser.add_argument("--folder", type=Path, help="where to put everything; default: the system's folder for such files")
