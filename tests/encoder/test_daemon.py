@@ -485,7 +485,7 @@ def test_a_still_scene_gets_more_frames_than_its_bytes_need(adaptive):
     frames = np.random.default_rng(0).poisson(20, (96, 256, 256)).astype(np.uint8)
     with decoder() as (endpoint, stored):
         settings = EncoderSettings(to=endpoint, wire_ratio=8, adaptive=adaptive)
-        summary = Encoder(Repeated(frames, 900), settings).run(threading.Event())
+        summary = Encoder(Repeated(frames, 1800), settings).run(threading.Event())  # of 16 blocks chance delays the growth
     assert summary.complete
     last = [data.frames for data in stored if isinstance(data, Snapshot)][-6:-1]  # then the rest
     assert last == [32] * 5 if adaptive else max(last) < 12
@@ -558,7 +558,7 @@ def test_a_steady_slow_motion_gets_the_frames_that_it_bears():
         Encoder(Whole(frames, len(frames)), settings).run(threading.Event())
     settled = [data.frames for data in stored if data.first_frame > 500][:-1]
     usual = np.percentile(settled, (10, 100))  # of a hundred groups chance makes one or two look faster than they are
-    assert 6 < usual[0] <= usual[1] < 24
+    assert 4 < usual[0] <= usual[1] < 24  # as few as the bytes need are 4
 
 
 @pytest.mark.parametrize(("ratio", "last"), [("10", RawFrames), ("4..10", Snapshot)])
