@@ -4,10 +4,10 @@
 
 Training's own movies (of numbers that no training reaches, so that the net has not seen them either) are folded at random
 doses and B by every family in turn; the net reconstructs each, and every block of 64x64 pixels tells its motion, as the encoder
-sees it, and each family's error there; bytes are those of the family's whole snapshots. What a block costs
-is 10 log10(error) + 10 log10(bytes): one per cent more bytes must buy one per cent less error. The thresholds are those for
-which the blocks cost least on average, every family by turns; half of the movies choose them, the other half say what they are
-worth. No clip that quality is measured on is used.
+sees it, and each family's error there; bytes are those of the family's whole snapshots. What a block costs is
+10 log10(error) + 10 log10(bytes): one per cent more bytes must buy one per cent less error. The thresholds are those for which
+the blocks cost least on average, every family by turns; half of the movies choose them, the other half say what they are worth.
+No clip that quality is measured on is used.
 Prints a card and, as the last line, one JSON document.
 """
 

@@ -26,8 +26,6 @@ from framefold_protocol.wire import Parts
 RATIO = 20
 MOVING, STILL = 0.25, 1.0
 """Densities of the masks of blocks that move, and of those that do not move at all: they take the most bytes."""
-STILL_SCENE = ", still"
-"""Ends the name of the coder of what is still."""
 RATIOS = (10, 20, 30)
 Reconstruct = Callable[[list[Counts], Coding], npt.NDArray[np.float32]]
 
@@ -90,7 +88,7 @@ def coders(material: Material, ratio: int) -> dict[str, FoldedCoder]:
     half_sigma = VarianceStabilised(gain=material.gain, step=0.5)
     return {
         f"framefold {name}{scene}": FoldedCoder(material.counts, ratio, quantisation, density)
-        for scene, density in (("", MOVING), (STILL_SCENE, STILL))
+        for scene, density in (("", MOVING), (", still", STILL))
         for name, quantisation in (("lossless", None), ("half-sigma", half_sigma))
     }
 

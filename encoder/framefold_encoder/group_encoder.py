@@ -74,7 +74,7 @@ class GroupEncoder:
         for each in {one.sum_dtype: one for one in self._folders.values()}.values():
             frames = np.zeros((each.ratio, *each.shape), info.dtype)
             _compile_coders(frames[:1, :1], each.fold(frames)[:1])
-            if settings.adapts:
+            if settings.adapts:  # by another than the stream's, which is to see its frames only
                 Watch(info.shape, settings.still_below).choose(frames, COUNTING)
             if settings.wire_ratio:
                 cut(frames)

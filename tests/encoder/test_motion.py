@@ -11,7 +11,7 @@ from framefold_protocol.coding import block_map_shape
 from framefold_protocol.noise import NoiseModel
 
 STILL = 1.5
-"""Five standard deviations of what chance makes of a still block."""
+"""Ten standard deviations of what chance makes of a still block."""
 
 
 @given(

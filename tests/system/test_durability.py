@@ -9,10 +9,8 @@ import pytest
 import zarr
 
 from framefold_client import ClientError
-from framefold_encoder.settings import EncoderSettings
-from framefold_protocol.coding import Coding
-from framefold_protocol.masks import derive_masks
 from processes import Decoder, finish, run
+from refolding import refolded
 
 SHAPE, GROUPS = (48, 70), 60
 
@@ -22,13 +20,6 @@ def movie(tmp_path):
     counts = np.random.default_rng(0).poisson(20, (20 * GROUPS + 3, *SHAPE)).astype(np.uint8)
     np.save(tmp_path / "movie.npy", counts)
     return counts, f"file:{tmp_path / 'movie.npy'}"
-
-
-def folds(counts, block_maps):
-    groups = counts[: 20 * GROUPS].reshape(GROUPS, 20, *SHAPE)
-    families = tuple(derive_masks(one, SHAPE) for one in EncoderSettings().families)
-    codings = (Coding(families, block_map).window().astype(np.uint64) for block_map in block_maps)
-    return np.stack([(group * coding).sum(axis=0) for group, coding in zip(groups, codings, strict=True)])
 
 
 def check(decoder, finished, counts):
@@ -41,7 +32,8 @@ def check(decoder, finished, counts):
         store = zarr.open(client.stream(stream["id"])["store"], mode="r")
     assert (stream["id"], stream["state"]) == (summary["stream_id"], "complete")
     assert (stream["positions"], stream["frames"], stream["snapshots"]) == (GROUPS + 1, len(counts), GROUPS)
-    assert np.array_equal(store["snapshots"][:], folds(counts, store["block_maps"][:]))
+    groups = counts[: 20 * GROUPS].reshape(GROUPS, 20, *SHAPE)
+    assert np.array_equal(store["snapshots"][:], refolded(groups, store["block_maps"][:]))
     assert np.array_equal(store["raw"][:], counts[20 * GROUPS :])
     decoder.stop()
     verified = run("framefold-decoder", "verify", "--data", decoder.data)
